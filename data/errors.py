@@ -1,0 +1,46 @@
+"""One hierarchy of errors. Each is also the standard error that a reader of the traceback expects.
+
+`InputError` is what the user can mend (file, record, field, what is allowed); the command line prints it as one line and exits with 2.
+Anything else that escapes is a fault of the work itself and exits with 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OmnistageError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(OmnistageError, ValueError):
+    """Something that the user gave is wrong and can be mended by the user."""
+
+
+class RecipeError(InputError):
+    """A recipe has an unknown key, a wrong value, or values that exclude each other."""
+
+
+class RecordError(InputError):
+    """A row of an annotation file does not hold what its format says."""
+
+
+class MediaError(InputError, OSError):
+    """A clip is missing, unreadable, outside its media root, or has no stream of the kind that is asked for."""
+
+
+class RewardError(OmnistageError, RuntimeError):
+    """A reward function failed; the message names the reward and the record."""
+
+
+class BlindBatchError(OmnistageError, RuntimeError):
+    """A batch has media placeholders in its token ids and no features for them: it would train blind."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """One line that names the unknown thing, the nearest known one and all that are known."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {what} {name!r}{hint} known: {', '.join(names)}"

@@ -1,0 +1,236 @@
+"""From a file of a clip to arrays: frames of the picture, samples of the sound.
+
+Frames are those that the model's own preprocessing (qwen-omni-utils) would pick: as many as the clip's length asks for, spread from the
+first frame to the last. A clip that is too long for `max_frames` is covered to its end at a lower rate, and that rate is reported, since
+positions of picture and sound are laid out by it. Nothing is ever replaced: a clip that cannot be had raises `MediaError`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from omnistage.data.errors import InputError, MediaError
+from omnistage.data.records import MediaRef
+
+SOUND_RATE_HZ = 16_000
+# 25 ms, one window of the mel spectrum: anything shorter becomes no audio token at all.
+MIN_SOUND_SAMPLES = 400
+FRAME_FACTOR = 2
+# A clip that lost more of its frames than this is broken; a few lost ones are common at the end of cut clips.
+MAX_LOST_FRAMES = 0.1
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """How much of a clip is decoded: about `fps` frames per second of the clip, at most `max_frames` of them, and `max_sound_s` of sound.
+
+    Raises `InputError` for a rate that is not positive, fewer than 2 frames, or less than 25 ms of sound.
+    """
+
+    fps: float = 2.0
+    max_frames: int = 16
+    max_sound_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise InputError(f"media limits: fps must be a positive number, got {self.fps}")
+        if self.max_frames < FRAME_FACTOR:
+            raise InputError(f"media limits: max_frames must be at least {FRAME_FACTOR}, got {self.max_frames}")
+        if not self.max_sound_s * SOUND_RATE_HZ >= MIN_SOUND_SAMPLES:
+            raise InputError(f"media limits: max_sound_s must be at least {MIN_SOUND_SAMPLES / SOUND_RATE_HZ}, got {self.max_sound_s}")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What was decoded: `frames` [F, H, W, 3] RGB at `fps` frames per second of the clip, `sound` [N] mono at 16 kHz in about -1..1."""
+
+    frames: NDArray[np.uint8] | None
+    fps: float | None
+    sound: NDArray[np.float32] | None
+
+
+def decode(ref: MediaRef, limits: MediaLimits) -> Clip:
+    """The frames and the sound of one clip; `ref.blank` turns either into zeros of the same shape.
+
+    Raises `MediaError` when a file is missing, unreadable or cut short, or has no stream of the kind asked for.
+    """
+    frames, fps = _frames(ref.path, limits) if ref.kind == "video" else (None, None)
+    sound_path = ref.path if ref.kind == "audio" else ref.sound
+    sound = _sound(sound_path, limits.max_sound_s) if sound_path is not None else None
+    if frames is not None and "picture" in ref.blank:
+        frames = np.zeros_like(frames)
+    if sound is not None and "sound" in ref.blank:
+        sound = np.zeros_like(sound)
+    return Clip(frames=frames, fps=fps, sound=sound)
+
+
+def has_sound(path: str) -> bool:
+    """Whether the file has a sound stream; `MediaError` when it cannot be opened."""
+    with _opened(path) as container:
+        return bool(container.streams.audio)
+
+
+def has_picture(path: str) -> bool:
+    """Whether the file has a moving picture (the cover of a song is none); `MediaError` when it cannot be opened."""
+    with _opened(path) as container:
+        return _picture_stream(container) is not None
+
+
+def resolve(path_in_file: str, media_root: Path) -> str:
+    """The real path of a file that an annotation names, which must lie under `media_root` after links are followed; else `MediaError`."""
+    if not path_in_file.strip() or "\0" in path_in_file:
+        raise MediaError(f"{path_in_file!r} is no path")
+    root = os.path.realpath(media_root)
+    target = os.path.realpath(os.path.join(root, path_in_file))
+    if not Path(target).is_relative_to(root):
+        raise MediaError(f"{path_in_file!r} leaves the media root {str(media_root)!r}: it leads to {target!r}; give a root that holds it")
+    return target
+
+
+def frame_count(total: int, source_fps: float, limits: MediaLimits) -> int:
+    """How many frames to take of `total`: even, at least 2, at most `max_frames` (rounded down to even).
+
+    Same count as `qwen_omni_utils.smart_nframes` with min_frames=2; not called here, as importing it loads torch, torchvision and librosa,
+    and it refuses a clip of one frame.
+    """
+    # The small term keeps 2 s of 2 fps at 4 frames when the container's rate is not exact in binary.
+    wanted = min(total / source_fps * limits.fps + 1e-6, limits.max_frames, total)
+    return max(FRAME_FACTOR, math.floor(wanted / FRAME_FACTOR) * FRAME_FACTOR)
+
+
+def _indices(total: int, source_fps: float, limits: MediaLimits) -> list[int]:
+    count = frame_count(total, source_fps, limits)
+    return [int(i) for i in np.linspace(0, total - 1, count).round()]
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[InputContainer]:
+    if not os.path.isfile(path):
+        raise MediaError(f"{path!r} is a folder, not a clip" if os.path.isdir(path) else f"{path!r} does not exist")
+    try:
+        # A playlist under the media root must not make us fetch from the network; tags in odd encodings are no reason to fail.
+        with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+            yield container
+    except av.FFmpegError as error:
+        raise MediaError(f"{path!r} cannot be read as a clip: {error.strerror}") from error
+
+
+def _picture_stream(container: InputContainer) -> VideoStream | None:
+    streams = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
+    return next(streams, None)
+
+
+def _frames(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], float]:
+    if not has_picture(path):
+        raise MediaError(f"{path!r} has no picture stream")
+    # Decord seeks to the frames wanted, PyAV decodes all before them; PyAV names the fault of a clip that decord cannot read.
+    found = _frames_decord(path, limits)
+    return found if found is not None else _frames_pyav(path, limits)
+
+
+def _frames_decord(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], float] | None:
+    """`None` where decord is not installed or cannot read the clip."""
+    try:
+        decord = import_module("decord")
+    except ImportError:
+        return None
+    decord.logging.set_level(decord.logging.QUIET)
+    base = import_module("decord._ffi.base")
+    try:
+        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, fault_tol=MAX_LOST_FRAMES)
+        total, source_fps = len(reader), float(reader.get_avg_fps())
+        if not (math.isfinite(source_fps) and source_fps > 0):
+            return None
+        chosen = _indices(total, source_fps, limits)
+        frames: NDArray[np.uint8] = reader.get_batch(chosen).asnumpy()
+    except (base.DECORDError, base.DECORDLimitReachedError, RuntimeError, AssertionError):
+        return None
+    return frames, len(chosen) * source_fps / total
+
+
+def _frames_pyav(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], float]:
+    total, source_fps = _length(path)
+    chosen = _indices(total, source_fps, limits)
+    wanted, found, seen = set(chosen), {}, 0
+    with _opened(path) as container:
+        stream = _picture_stream(container)
+        assert stream is not None
+        for seen, frame in enumerate(container.decode(stream), start=1):
+            if seen - 1 in wanted:
+                # A clip may change its size half way; all frames get the size that the stream names.
+                rgb = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
+                found[seen - 1] = np.rot90(rgb, frame.rotation // 90)
+            if len(found) == len(wanted):
+                break
+    if len(found) < len(wanted):
+        raise MediaError(f"{path!r} is broken: only {seen} of its {total} frames can be decoded")
+    return np.stack([found[i] for i in chosen]), len(chosen) * source_fps / total
+
+
+def _length(path: str) -> tuple[int, float]:
+    """Frames in the file, and frames per second."""
+    with _opened(path) as container:
+        stream = _picture_stream(container)
+        if stream is None:
+            raise MediaError(f"{path!r} has no picture stream")
+        total = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        rate = stream.average_rate or stream.guessed_rate
+        if total == 0 or total < (1 - MAX_LOST_FRAMES) * stream.frames:
+            raise MediaError(f"{path!r} is cut short: {total} of its {stream.frames or 'unknown number of'} frames are there")
+        if not rate:
+            raise MediaError(f"{path!r} names no frame rate")
+        return total, float(rate)
+
+
+def _sound(path: str, max_sound_s: float) -> NDArray[np.float32]:
+    samples = _samples(path, int(max_sound_s * SOUND_RATE_HZ))
+    if samples.size < MIN_SOUND_SAMPLES:
+        has_ms, needs_ms = (1000 * n / SOUND_RATE_HZ for n in (samples.size, MIN_SOUND_SAMPLES))
+        raise MediaError(f"{path!r} has {has_ms:.1f} ms of sound; it takes {needs_ms:.0f} ms to make an audio token")
+    return samples
+
+
+def _samples(path: str, most: int) -> NDArray[np.float32]:
+    """At most `most` samples [N] from the start of the file."""
+    parts: list[NDArray[np.float32]] = []
+    size = 0
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise MediaError(f"{path!r} has no sound stream, and its sound is asked for")
+        for part in _resampled(container, path):
+            parts.append(part)
+            size += part.size
+            if size >= most:
+                break
+    return np.concatenate([*parts, np.empty(0, np.float32)])[:most]
+
+
+def _resampled(container: InputContainer, path: str) -> Iterator[NDArray[np.float32]]:
+    resampler = av.AudioResampler(format="fltp", rate=SOUND_RATE_HZ)
+    frames: Iterator[av.AudioFrame | None] = chain(container.decode(container.streams.audio[0]), [None])
+    for position, frame in enumerate(frames):
+        if frame is None and position == 0:
+            return
+        try:
+            resampled = resampler.resample(frame)
+        except av.FFmpegError:
+            raise
+        except ValueError as error:
+            raise MediaError(f"{path!r} changes the format of its sound half way: {error}") from error
+        for out in resampled:
+            # FFmpeg's own mono would be louder than the mean by up to the root of 2, and go beyond 1.
+            yield out.to_ndarray().mean(axis=0, dtype=np.float32)

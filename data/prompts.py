@@ -1,0 +1,65 @@
+"""What the policy reads: a record's question as text, and as chat messages with its media before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from string import ascii_uppercase
+from typing import Any
+
+from omnistage.data.errors import InputError, unknown_name
+from omnistage.data.records import AnswerKind, Record
+
+_ANSWER_FORM: Mapping[AnswerKind, str] = {
+    AnswerKind.SINGLE_CHOICE: "the letter of the one right option",
+    AnswerKind.MULTI_SELECT: "the letters of all right options, joined by commas",
+    AnswerKind.NUMBER: "one number in digits",
+    AnswerKind.YES_NO: "yes or no",
+    AnswerKind.OPEN: "a short answer",
+}
+_ANSWER_WORD: Mapping[AnswerKind, str] = {
+    AnswerKind.SINGLE_CHOICE: "",
+    AnswerKind.MULTI_SELECT: "all",
+    AnswerKind.NUMBER: "number",
+    AnswerKind.YES_NO: "yes or no",
+    AnswerKind.OPEN: "",
+}
+
+
+def _think_answer(record: Record) -> str:
+    form = _ANSWER_FORM[record.kind]
+    options = [f"{letter}. {option}" for letter, option in _lettered(record)]
+    instruction = (
+        "Reason step by step between <think> and </think>, then give only the final answer between <answer> and </answer>:\n"
+        f"<think>your reasoning</think><answer>{form}</answer>"
+    )
+    return "\n".join([record.question.strip(), *options, "", instruction])
+
+
+def _short(record: Record) -> str:
+    options = [f"{letter} {option}" for letter, option in _lettered(record)]
+    return " ".join(" ".join([record.question, *options, _ANSWER_WORD[record.kind]]).split())
+
+
+def _lettered(record: Record) -> list[tuple[str, str]]:
+    return list(zip(ascii_uppercase[: len(record.options)], record.options, strict=True))
+
+
+# `short` is for tiny models that learned the form of the answer in a cold start and could not follow an instruction.
+TEMPLATES: Mapping[str, Callable[[Record], str]] = {"think_answer": _think_answer, "short": _short}
+
+
+def text(record: Record, template: str = "think_answer") -> str:
+    """The question of a record in the wording of a template; `InputError` for a name that is not in `TEMPLATES`."""
+    if template not in TEMPLATES:
+        raise InputError(unknown_name("prompt template", template, TEMPLATES))
+    return TEMPLATES[template](record)
+
+
+def render(record: Record, template: str = "think_answer", system: str | None = None) -> list[dict[str, Any]]:
+    """Chat messages: the system text when given, then one user message with the media first and the question last.
+
+    A video that is heard is still one video part; that its sound is used comes with the record's `MediaRef`, not with the messages.
+    """
+    media = [{"type": ref.kind, ref.kind: ref.path} for ref in record.media]
+    user = {"role": "user", "content": [*media, {"type": "text", "text": text(record, template)}]}
+    return [user] if system is None else [{"role": "system", "content": system}, user]

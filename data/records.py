@@ -1,0 +1,71 @@
+"""What a sample is: a question about media, with a known answer.
+
+A `Record` is plain data (no torch, no decoded media): readers make it, the sampler draws it, the encoder turns it into tensors and graders
+compare a completion with its `target`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class Modality(StrEnum):
+    """What the policy perceives when it answers."""
+
+    TEXT = "text"
+    VIDEO = "video"
+    AUDIO = "audio"
+    AUDIO_VIDEO = "audio_video"
+
+
+class AnswerKind(StrEnum):
+    """How an answer is written and graded."""
+
+    SINGLE_CHOICE = "single_choice"
+    MULTI_SELECT = "multi_select"
+    NUMBER = "number"
+    YES_NO = "yes_no"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRef:
+    """One clip as the policy perceives it.
+
+    `kind` says which sense starts from `path`. A video is heard only when `sound` names the file that its sound is read from (usually
+    `path` itself; another file swaps the sound and keeps the picture). `blank` replaces what was decoded by a black picture or by silence
+    of the same size, for control measurements.
+    """
+
+    kind: Literal["video", "audio"]
+    path: str
+    sound: str | None = None
+    blank: frozenset[Literal["picture", "sound"]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A question about media with its known answer.
+
+    `target` is in the normal form of its kind: a letter (`"B"`), letters in order joined by commas (`"A,C"`), digits (`"10"`, `"2.5"`), `"yes"` or
+    `"no"`, or plain text. `options` hold the options' texts without their letters. `response` is a whole demonstration for a
+    supervised cold start, where the data has one. `source` says where the row stands (`"train.json: record 17"`, counted from 0).
+    """
+
+    id: str
+    modality: Modality
+    task: str
+    kind: AnswerKind
+    question: str
+    target: str
+    media: tuple[MediaRef, ...] = ()
+    options: tuple[str, ...] = ()
+    response: str | None = None
+    source: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def with_media(self, media: tuple[MediaRef, ...]) -> Record:
+        """The same question about other media."""
+        return replace(self, media=media)

@@ -1,0 +1,185 @@
+"""The `omnistage` command. Exit codes: 0, 1 (the work failed), 2 (bad input), 130 (interrupted).
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once and a wrong recipe is refused before torch loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from omnistage.data.errors import InputError, OmnistageError, unknown_name
+from omnistage.data.records import Modality
+from omnistage.stages.choices import Control, Prompt
+
+if TYPE_CHECKING:
+    from omnistage.stages.recipe import Recipe
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; errors raised on purpose become one line on stderr."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.command(arguments)
+    except OmnistageError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("omnistage: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def report(error: OmnistageError) -> int:
+    """Prints the error as one line on stderr and returns its exit code."""
+    print("omnistage:", " ".join(str(error).splitlines()), file=sys.stderr)
+    return BAD_INPUT if isinstance(error, InputError) else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="omnistage", description="Fine-tunes omni-modal language models, one modality at a time, and measures what each stage gained."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a recipe's stages", description="Runs the stages of a recipe in order.")
+    run.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe (demo, humansense_7b)")
+    run.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value: stages.video.steps=5")
+    only = run.add_mutually_exclusive_group()
+    only.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
+    only.add_argument("--only", metavar="STAGE", help="run this stage alone")
+    run.add_argument("--run-dir", metavar="DIR", help="folder of the run, in place of the recipe's")
+    run.add_argument("--dry-run", action="store_true", help="say what would run, and write nothing")
+    run.set_defaults(command=_run)
+
+    demo = commands.add_parser("demo", help="run the whole pipeline on a tiny model and rendered clips, on a CPU")
+    demo.add_argument("--run-dir", metavar="DIR", help="folder of the run (runs/demo)")
+    demo.add_argument("--seed", type=_count_or_zero, metavar="N", help="seed of the clips, the weights and the sampling (0)")
+    demo.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
+    demo.set_defaults(command=_demo)
+
+    _add_evaluate(commands)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of a recipe, for editors")
+    schema.set_defaults(command=_schema)
+
+    rewards = commands.add_parser("rewards", help="reward functions").add_subparsers(title="commands", metavar="COMMAND", required=True)
+    rewards.add_parser("list", help="name the rewards that a recipe can use").set_defaults(command=_rewards_list)
+    return parser
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = commands.add_parser("evaluate", help="score a checkpoint on annotation files")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or Hugging Face id of the model")
+    evaluate.add_argument("--data", nargs="+", required=True, metavar="FILE", help="annotation files")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
+    evaluate.add_argument("--format", default="humansense", metavar="F", help="reader of the files (humansense)")
+    evaluate.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to")
+    evaluate.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
+    evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N records of each file")
+    evaluate.add_argument("--prompt", choices=get_args(Prompt), default="think_answer", help="template of the question (think_answer)")
+    evaluate.add_argument("--controls", nargs="+", choices=get_args(Control), default=[], help="measure with blank or swapped media too")
+    evaluate.add_argument("--batch-size", type=_count, default=64, metavar="N", help="prompts per forward pass (64)")
+    evaluate.add_argument("--max-new-tokens", type=_count, default=1024, metavar="N", help="longest answer (1024)")
+    evaluate.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="seed of the controls' swaps (0)")
+    evaluate.add_argument("--json", action="store_true", help="print the scores as JSON")
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from omnistage.stages import recipe as recipes
+
+    overrides = list(arguments.overrides)
+    recipe = recipes.load(arguments.recipe, [*overrides, *_run_dir_override(arguments.run_dir)])
+    for name in (arguments.first, arguments.only):
+        if name is not None and name not in (names := [stage.name for stage in recipe.stages]):
+            raise InputError(f"{arguments.recipe}: {unknown_name('stage', name, names)}")
+    if arguments.dry_run:
+        print(recipes.describe(recipe))
+        return 0
+    return _start(recipe, recipes.find(arguments.recipe), arguments.first, arguments.only)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from omnistage.stages import recipe as recipes
+
+    seeds = [] if arguments.seed is None else [f"seed={arguments.seed}", f"synth.seed={arguments.seed}"]
+    path = recipes.shipped()["demo"]
+    recipe = recipes.load(path, [*seeds, *arguments.overrides, *_run_dir_override(arguments.run_dir)])
+    return _start(recipe, path, None, None)
+
+
+def _run_dir_override(run_dir: str | None) -> list[str]:
+    return [] if run_dir is None else [f"run_dir={json.dumps(run_dir, ensure_ascii=False)}"]
+
+
+def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> int:
+    if recipe.launch.processes > 1:
+        from omnistage.launch import processes
+
+        return processes.start(recipe, source, first, only)
+    from omnistage.stages import pipeline
+
+    print(pipeline.run(recipe, first=first, only=only, source=source))
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from omnistage.stages import recipe as recipes
+
+    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit")}
+    settings = {name: getattr(arguments, name) for name in ("controls", "batch_size", "max_new_tokens")}
+    data = [{"path": path, **shared} for path in arguments.data]
+    evaluation = recipes.build(recipes.Evaluation, {"data": data, **settings}, "evaluate")
+    for source in evaluation.data:
+        if not Path(source.path).is_file():
+            raise InputError(f"--data {source.path}: no such file")
+
+    from omnistage.stages import evaluate
+
+    out = Path(arguments.out)
+    scores = evaluate.evaluate_checkpoint(
+        arguments.checkpoint,
+        sources=evaluation.data,
+        out=out,
+        evaluation=evaluation,
+        media=recipes.Media(),
+        prompt=arguments.prompt,
+        seed=arguments.seed,
+    )
+    print(json.dumps(scores, indent=2, ensure_ascii=False) if arguments.json else out)
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from omnistage.stages import recipe as recipes
+
+    print(json.dumps(recipes.json_schema(), indent=2))
+    return 0
+
+
+def _rewards_list(arguments: argparse.Namespace) -> int:
+    from omnistage.rewards import registry
+
+    for name, summary in registry.listing():
+        print(f"{name:16} {summary}")
+    return 0
+
+
+def _count(text: str) -> int:
+    return _at_least(text, 1)
+
+
+def _count_or_zero(text: str) -> int:
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"is {text!r}; must be a whole number, at least {least}")
+    return int(text)

@@ -1,0 +1,45 @@
+"""One process of a run: `python -m torch.distributed.run ... -m omnistage.launch.worker RESOLVED.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omnistage.data.errors import OmnistageError
+from omnistage.launch.cli import report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the resolved recipe as one rank; an error raised on purpose is one line, and its exit code is left beside the recipe."""
+    parser = argparse.ArgumentParser(prog="omnistage.launch.worker", description="Runs a resolved recipe as one rank of torchrun.")
+    parser.add_argument("resolved", type=Path, metavar="RESOLVED.json")
+    parser.add_argument("--source", metavar="RECIPE", help="file that the recipe was read from")
+    parser.add_argument("--from", dest="first", metavar="STAGE")
+    parser.add_argument("--only", metavar="STAGE")
+    arguments = parser.parse_args(argv)
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        summary = _work(arguments)
+    except OmnistageError as error:
+        code = report(error)
+        (arguments.resolved.parent / f"exit_code_{rank}").write_text(str(code))
+        return code
+    if rank == 0:
+        print(summary)
+    return 0
+
+
+def _work(arguments: argparse.Namespace) -> Path:
+    from omnistage.stages import pipeline
+    from omnistage.stages.recipe import Recipe, build
+
+    recipe = build(Recipe, json.loads(arguments.resolved.read_text(encoding="utf-8")), str(arguments.resolved))
+    return pipeline.run(recipe, first=arguments.first, only=arguments.only, source=arguments.source and Path(arguments.source))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""A record becomes what the model reads: token ids, their three-axis positions, and media tensors. Once per distinct prompt.
+
+Positions travel with the record. The model would compute them for a whole batch under one audio-in-video flag, which is silently wrong for
+a clip without sound beside one with sound; computed row by row they are right in any mixture, and they are computed once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from omnistage.data import media, prompts
+from omnistage.data.errors import BlindBatchError, InputError
+from omnistage.data.records import Record
+from omnistage.rl.policy import Part, fingerprint, frozen_parts, thinker_of
+
+WINDOW = 400
+
+
+@dataclass(frozen=True, slots=True)
+class MediaShape:
+    """How clips are sampled and how large a frame may become (pixels per frame; None leaves it to the processor)."""
+
+    limits: media.MediaLimits = field(default_factory=media.MediaLimits)
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Encoded:
+    """One prompt as the model reads it.
+
+    `ids` has T token ids; `positions` is [3, T]. `pictures` are the vision patches of all clips [patches, patch values] with `grid` [clips, 3];
+    `mels` holds one [mel bins, frames] tensor per sound, without padding. `features` keeps what frozen towers made of them, by the hash of
+    the tower's weights.
+    """
+
+    ids: list[int]
+    positions: Tensor
+    pictures: Tensor | None = None
+    grid: Tensor | None = None
+    second_per_grid: Tensor | None = None
+    mels: list[Tensor] = field(default_factory=list)
+    audio_in_video: bool = False
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def delta(self) -> int:
+        """What is added to a later token's index to get its position (all three axes)."""
+        return int(self.positions.max()) + 1 - len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensors, features left out."""
+        tensors = [self.positions, *self.mels] + [t for t in (self.pictures, self.grid) if t is not None]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class Encoder:
+    """Makes an `Encoded` of a `Record`; keeps the latest ones (by bytes), so that a prompt is decoded and processed once.
+
+    Raises:
+        MediaError: a clip cannot be decoded as asked.
+    """
+
+    def __init__(
+        self,
+        processor: Qwen2_5OmniProcessor,
+        model: Qwen2_5OmniThinkerForConditionalGeneration,
+        *,
+        shape: MediaShape | None = None,
+        template: str = "think_answer",
+        system: str | None = None,
+        cache_bytes: int = 2**30,
+    ) -> None:
+        self.processor = processor
+        self.shape = shape or MediaShape()
+        self.template = template
+        self.system = system
+        self._rope = type(model.model)(model.config) if model.device.type == "meta" else model.model
+        self._cache: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
+        self._cache_bytes = cache_bytes
+        self._held = 0
+        self.hits = 0
+        self.misses = 0
+
+    def __call__(self, record: Record) -> Encoded:
+        key = (record.media, record.question, record.options, record.kind)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            self.hits += 1
+            return self._cache[key]
+        self.misses += 1
+        encoded = self.encode(record)
+        self._cache[key] = encoded
+        self._held += encoded.size
+        while self._held > self._cache_bytes and len(self._cache) > 1:
+            _, dropped = self._cache.popitem(last=False)
+            self._held -= dropped.size
+        return encoded
+
+    def encode(self, record: Record) -> Encoded:
+        """Decode and process without looking into the cache."""
+        clips = [media.decode(ref, self.shape.limits) for ref in record.media]
+        messages = prompts.render(record, self.template, self.system)
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        videos = [torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips if clip.frames is not None]
+        sounds = [clip.sound for clip in clips if clip.sound is not None]
+        slots = self._slots(clips)
+        in_video = any(slot is not None for slot in slots)
+        arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
+        if videos:
+            arguments |= {"videos": videos, "videos_kwargs": self._video_settings(record, clips)}
+        if sounds:
+            longest = max(len(sound) for sound in sounds)
+            # Silence for one analysis window behind the end gives the same frames as padding to the extractor's full window.
+            arguments |= {"audio": sounds, "audio_kwargs": {"max_length": longest + WINDOW, "truncation": False}}
+        if in_video:
+            arguments |= {"load_audio_from_video": True, "audio_from_video_indices": slots}
+        batch = self.processor(**arguments)
+        return self._encoded(batch, in_video)
+
+    @staticmethod
+    def _slots(clips: Sequence[media.Clip]) -> list[int | None]:
+        """For each sound the index of the video that it belongs to, None for a sound of its own."""
+        slots: list[int | None] = []
+        video = -1
+        for clip in clips:
+            if clip.frames is not None:
+                video += 1
+            if clip.sound is not None:
+                slots.append(video if clip.frames is not None else None)
+        return slots
+
+    def _video_settings(self, record: Record, clips: Sequence[media.Clip]) -> dict[str, Any]:
+        rates = {clip.fps for clip in clips if clip.frames is not None}
+        if len(rates) > 1:
+            raise InputError(f"{record.source or record.id}: its clips are sampled at different rates {sorted(rates, key=str)}; one rate is allowed")
+        settings: dict[str, Any] = {"fps": rates.pop(), "do_sample_frames": False, "cap_pixels_per_frame": True}
+        if self.shape.min_pixels or self.shape.max_pixels:
+            default = self.processor.videos_kwargs["size"]
+            settings["size"] = {
+                "shortest_edge": self.shape.min_pixels or default["shortest_edge"],
+                "longest_edge": self.shape.max_pixels or default["longest_edge"],
+            }
+        return settings
+
+    def _encoded(self, batch: Any, in_video: bool) -> Encoded:
+        ids = batch["input_ids"]
+        mels: list[Tensor] = []
+        lengths = None
+        if "input_features" in batch:
+            masks = batch["feature_attention_mask"].bool()
+            # A copy, so that the padded window is not kept alive by its slice.
+            mels = [mel[:, mask].clone() for mel, mask in zip(batch["input_features"], masks, strict=True)]
+            lengths = masks.sum(-1)
+        seconds = batch.get("video_second_per_grid")
+        seconds = None if seconds is None else torch.as_tensor(np.asarray(seconds), dtype=torch.float32)
+        positions, _ = self._rope.get_rope_index(
+            ids, None, batch.get("video_grid_thw"), torch.ones_like(ids), in_video, lengths, seconds
+        )
+        return Encoded(
+            ids=ids[0].tolist(),
+            positions=positions[:, 0].long(),
+            pictures=batch.get("pixel_values_videos"),
+            grid=batch.get("video_grid_thw"),
+            second_per_grid=seconds,
+            mels=mels,
+            audio_in_video=in_video,
+        )  # fmt: skip
+
+
+def raw_media(rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
+    """Media tensors of all rows in order, as the model's forward takes them, for towers that are trained."""
+    out: dict[str, Any] = {}
+    pictures = [row.pictures for row in rows if row.pictures is not None]
+    if pictures:
+        out["pixel_values_videos"] = torch.cat(pictures).to(device)
+        out["video_grid_thw"] = torch.cat([row.grid for row in rows if row.grid is not None]).to(device)
+    mels = [mel for row in rows for mel in row.mels]
+    if mels:
+        lengths = torch.tensor([mel.shape[-1] for mel in mels])
+        longest = int(lengths.max())
+        out["input_features"] = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[-1])) for mel in mels]).to(device)
+        out["feature_attention_mask"] = (torch.arange(longest) < lengths[:, None]).long().to(device)
+    return out
+
+
+class Towers:
+    """Gives a policy's forward the media of a batch: encoded once per distinct prompt where a tower is frozen, raw where it is trained.
+
+    Features are kept with the prompt under the hash of the tower's weights, so rollout, old, reference and policy passes, later epochs and
+    later stages with the same frozen tower share one encoding.
+    """
+
+    def __init__(self, model: torch.nn.Module, *, batch: int = 64) -> None:
+        self.thinker = thinker_of(model)
+        self.batch = batch
+        self.encoded_rows = 0
+        frozen = frozen_parts(model)
+        self._hashes: dict[Part, str] = {p: fingerprint(model, p) for p in ("vision", "audio") if p in frozen}
+
+    def media(self, rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
+        """Keyword arguments of the forward for these rows, in their order."""
+        raw = [row for row in rows if row.pictures is not None or row.mels]
+        out: dict[str, Any] = {}
+        if "vision" in self._hashes:
+            features = self._features(rows, "vision", device)
+            if features:
+                out["mm_encoder_outputs"] = {"video": BaseModelOutputWithPooling(pooler_output=tuple(features))}
+        if "audio" in self._hashes:
+            features = self._features(rows, "audio", device)
+            if features:
+                out["input_features"] = torch.cat(features)
+        trained = raw_media(raw, device) if len(self._hashes) < 2 else {}
+        for part, names in (("vision", ("pixel_values_videos", "video_grid_thw")), ("audio", ("input_features", "feature_attention_mask"))):
+            if part not in self._hashes:
+                out |= {name: trained[name] for name in names if name in trained}
+        return out
+
+    def _features(self, rows: Sequence[Encoded], part: Part, device: torch.device) -> list[Tensor]:
+        key = self._hashes[part]
+        rows = [row for row in rows if (row.pictures is not None if part == "vision" else row.mels)]
+        missing = list({id(row): row for row in rows if key not in row.features}.values())
+        for start in range(0, len(missing), self.batch):
+            chunk = missing[start : start + self.batch]
+            for row, features in zip(chunk, self._encode(chunk, part, device), strict=True):
+                row.features[key] = features
+            self.encoded_rows += len(chunk)
+        return [row.features[key].to(device) for row in rows]
+
+    @torch.no_grad()
+    def _encode(self, rows: Sequence[Encoded], part: Part, device: torch.device) -> list[Tensor]:
+        """Features of each row, [tokens, hidden]."""
+        body = self.thinker.model
+        batch = raw_media(rows, device)
+        if part == "vision":
+            clips = list(body.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True).pooler_output)
+            counts = [len(row.grid) for row in rows if row.grid is not None]
+            return [torch.cat(group).cpu() for group in _grouped(clips, counts)]
+        features = body.get_audio_features(batch["input_features"], batch["feature_attention_mask"], return_dict=True).last_hidden_state
+        _, lengths = body.audio_tower._get_feat_extract_output_lengths(batch["feature_attention_mask"].sum(-1))
+        sounds = list(features.split(lengths.tolist()))
+        return [torch.cat(group).cpu() for group in _grouped(sounds, [len(row.mels) for row in rows])]
+
+
+def _grouped(items: list[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
+    groups, start = [], 0
+    for count in counts:
+        groups.append(items[start : start + count])
+        start += count
+    return groups
+
+
+def check_not_blind(thinker: Qwen2_5OmniThinkerForConditionalGeneration, ids: Tensor, rows: Sequence[Encoded]) -> None:
+    """Every media placeholder in `ids` [B, T] needs its tower's features.
+
+    Raises:
+        BlindBatchError: a row has placeholders and no media, so that its loss would be computed without having seen or heard the clip.
+    """
+    config = thinker.config
+    seen = (ids == config.video_token_id).any(1).tolist()
+    heard = (ids == config.audio_token_id).any(1).tolist()
+    for index, row in enumerate(rows):
+        for sense, present, has in (("video", seen[index], row.pictures is not None), ("audio", heard[index], bool(row.mels))):
+            if present and not has:
+                raise BlindBatchError(f"row {index} has {sense} placeholders and no {sense} features: it would train blind")
+
+
+def left_padded(rows: Sequence[Encoded], pad_id: int, width: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts padded on the left: ids [B, P], mask [B, P], positions [3, B, P] (0 under padding)."""
+    width = width or max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    positions = torch.zeros(3, len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        length = len(row.ids)
+        ids[index, width - length :] = torch.tensor(row.ids)
+        mask[index, width - length :] = 1
+        positions[:, index, width - length :] = row.positions
+    return ids, mask, positions
+
+
+def positions_with_completions(rows: Sequence[Encoded], prompt_width: int, completion_width: int) -> Tensor:
+    """Positions [3, B, P + C] of left-padded prompts followed by completions."""
+    _, _, prompt = left_padded(rows, 0, prompt_width)
+    start = torch.tensor([len(row.ids) + row.delta for row in rows])
+    completion = start[:, None] + torch.arange(completion_width)
+    return torch.cat([prompt, completion.expand(3, -1, -1)], dim=2)

@@ -1,0 +1,69 @@
+"""Which prompts a step sees: one source, and so one modality, a step on all ranks; sources are drawn by weight.
+
+Replay of other stages' rows comes as whole steps: a mixed step would make ranks run different towers, which dead-locks sharded training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Rows of one modality, drawn with `weight` against the other pools; `rows` are indices into the training set."""
+
+    rows: tuple[int, ...]
+    weight: float
+
+
+class StepSampler(Sampler[int]):
+    """Row indices of all steps of a stage, in order.
+
+    A step takes `prompts` rows from one pool; each row stands `repeats` times in a row (a group), and the whole step is given `passes` times
+    (once per reuse of its completions). Pools take turns in proportion to their weights, without chance: after any number of steps no pool
+    is more than one step away from its share. Inside a pool rows come in a new random order each epoch. Everything follows from `seed`.
+    """
+
+    def __init__(self, pools: Sequence[Pool], *, prompts: int, steps: int, repeats: int = 1, passes: int = 1, seed: int = 0) -> None:
+        for pool in pools:
+            if not pool.rows:
+                raise ValueError("a pool without rows")
+        self.pools = list(pools)
+        self.prompts = prompts
+        self.steps = steps
+        self.repeats = repeats
+        self.passes = passes
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.prompts * self.repeats * self.passes * self.steps
+
+    def turns(self) -> list[int]:
+        """The pool of each step."""
+        shares = np.array([pool.weight for pool in self.pools], dtype=float)
+        shares /= shares.sum()
+        credit = np.zeros(len(shares))
+        turns = []
+        for _ in range(self.steps):
+            credit += shares
+            turn = int(credit.argmax())
+            credit[turn] -= 1.0
+            turns.append(turn)
+        return turns
+
+    def __iter__(self) -> Iterator[int]:
+        generators = [np.random.default_rng([self.seed, index]) for index in range(len(self.pools))]
+        queues: list[list[int]] = [[] for _ in self.pools]
+        for turn in self.turns():
+            rows = []
+            while len(rows) < self.prompts:
+                if not queues[turn]:
+                    queues[turn] = generators[turn].permutation(self.pools[turn].rows).tolist()
+                rows.append(queues[turn].pop())
+            step = [row for row in rows for _ in range(self.repeats)]
+            for _ in range(self.passes):
+                yield from step

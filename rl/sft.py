@@ -1,0 +1,105 @@
+"""Supervised fine-tuning on demonstrations with video and sound: TRL's `SFTTrainer` with our encoder as its collator.
+
+The loss is the cross-entropy of the response's tokens; prompt and media tokens carry none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from trl import SFTConfig, SFTTrainer
+
+from omnistage.data.errors import RecordError
+from omnistage.data.records import Record
+from omnistage.rl.encoding import Encoder, Towers, check_not_blind
+from omnistage.rl.policy import thinker_of
+from omnistage.rl.sampler import Pool, StepSampler
+
+
+def check_demonstrations(records: Sequence[Record]) -> None:
+    """Raises `RecordError` for the first record that has no response to learn."""
+    for record in records:
+        if not record.response:
+            raise RecordError(f"{record.source or record.id}: has no 'response'; a supervised stage learns from demonstrations")
+
+
+class Collator:
+    """Makes a right-padded batch of the records that rows name: ids, mask, positions [3, B, T], labels (-100 outside the response) and raw media."""
+
+    def __init__(self, encoder: Encoder, records: Mapping[str, Record]) -> None:
+        self.encoder = encoder
+        self.records = records
+        self.tokenizer = encoder.processor.tokenizer
+
+    def response_ids(self, record: Record) -> list[int]:
+        """The response and the end of the turn."""
+        ids: list[int] = self.tokenizer(record.response)["input_ids"]
+        return [*ids, self.tokenizer.eos_token_id]
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        records = [self.records[feature["record_id"]] for feature in features]
+        rows = [self.encoder(record) for record in records]
+        responses = [self.response_ids(record) for record in records]
+        width = max(len(row.ids) + len(response) for row, response in zip(rows, responses, strict=True))
+        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        labels = torch.full((len(rows), width), -100)
+        positions = torch.zeros(3, len(rows), width, dtype=torch.long)
+        for index, (row, response) in enumerate(zip(rows, responses, strict=True)):
+            start, end = len(row.ids), len(row.ids) + len(response)
+            ids[index, :end] = torch.tensor(row.ids + response)
+            mask[index, :end] = 1
+            labels[index, start:end] = torch.tensor(response)
+            positions[:, index, :start] = row.positions
+            positions[:, index, start:end] = torch.arange(start, end) + row.delta
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": positions, "encoded": rows}
+
+
+class OmniSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's supervised trainer for a Qwen2.5-Omni thinker; `pools` say which rows are drawn together and how often."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        args: SFTConfig,
+        records: Sequence[Record],
+        pools: Sequence[Pool],
+        encoder: Encoder,
+        **kwargs: Any,
+    ) -> None:
+        from datasets import Dataset
+
+        check_demonstrations(records)
+        self.pools = list(pools)
+        args.remove_unused_columns = False
+        args.max_length = None
+        args.dataset_kwargs = {"skip_prepare_dataset": True}
+        rows = Dataset.from_list([{"prompt": r.question, "completion": r.response, "record_id": r.id} for r in records])
+        super().__init__(
+            model,
+            args=args,
+            train_dataset=rows,
+            data_collator=Collator(encoder, {record.id: record for record in records}),
+            processing_class=encoder.processor,
+            **kwargs,
+        )
+        self._omni_towers: Towers | None = None
+
+    def _get_train_sampler(self, dataset: Any = None) -> StepSampler:
+        batch = self.args.per_device_train_batch_size * self.accelerator.num_processes
+        steps = self.args.max_steps * self.args.gradient_accumulation_steps
+        return StepSampler(self.pools, prompts=batch, steps=steps, seed=self.args.seed)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        rows = inputs.pop("encoded")
+        if self._omni_towers is None:
+            self._omni_towers = Towers(self.model)
+        check_not_blind(thinker_of(self.model), inputs["input_ids"], rows)
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return prepared | self._omni_towers.media(rows, self.accelerator.device)
+
+

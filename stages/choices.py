@@ -1,0 +1,15 @@
+"""The closed sets of names that recipes and the command line share. Light: `omnistage --help` imports this file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Prompt = Literal["think_answer", "short"]
+Control = Literal["blank", "swapped", "swapped_sound", "swapped_picture"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Part = Literal["vision", "audio", "language"]
+Engine = Literal["single", "ddp", "zero2", "zero3"]
+Reference = Literal["none", "stage_start", "base"]
+Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+ScaleRewards = Literal["group", "batch", "none"]

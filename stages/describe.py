@@ -1,0 +1,85 @@
+"""Says in plain lines what a recipe would do (`omnistage run RECIPE --dry-run`). Imports no torch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omnistage.stages.schema import EvaluateStage, GrpoStage, Measurement, Recipe, SftStage, Source
+
+WORKER = "omnistage.launch.worker"
+
+
+def describe(recipe: Recipe) -> str:
+    """The resolved stages in order, the folder that each starts from and writes, and the command that starts the processes."""
+    lines = [f"run       {recipe.run_dir} (seed {recipe.seed})", f"model     {_model(recipe)}"]
+    if recipe.synth is not None:
+        made = recipe.synth
+        counts = f"cold_start {made.cold_start}, train {made.train}, held_out {made.held_out} clips per modality (seed {made.seed})"
+        lines.append(f"synth     {made.path}: {counts}")
+    lines.append(f"launch    engine {recipe.launch.engine}, processes {recipe.launch.processes}: {_launch(recipe)}")
+    if recipe.evaluation is not None:
+        when = "before the first stage and after every training stage" if recipe.evaluation.before else "after every training stage"
+        lines += [f"evaluate  {when}", *_measurement(recipe.evaluation)]
+    start = recipe.model.path or "the tiny model"
+    for number, stage in enumerate(recipe.stages, start=1):
+        folder = recipe.stage_dir(stage.name)
+        modality = f", {stage.modality}" if isinstance(stage, GrpoStage) else ""
+        lines += ["", f"{number:02d} {stage.name}  [{stage.kind}{modality}]", f"   starts from  {start}"]
+        if isinstance(stage, EvaluateStage):
+            lines += [f"   writes       {folder}", *_measurement(stage)]
+            continue
+        start = str(folder / "model")
+        lines += [f"   writes       {start}", *_sources(stage.data), *_training(recipe, stage)]
+    return "\n".join(lines)
+
+
+def launch_command(recipe: Recipe, resolved: str | Path, arguments: Sequence[str] = ()) -> list[str]:
+    """The command that starts `launch.processes` workers on the resolved recipe."""
+    processes = ["--standalone", "--nproc_per_node", str(recipe.launch.processes)]
+    return [sys.executable, "-m", "torch.distributed.run", *processes, "-m", WORKER, str(resolved), *arguments]
+
+
+def _launch(recipe: Recipe) -> str:
+    return shlex.join(["python", *launch_command(recipe, "RESOLVED.json")[1:]]) if recipe.launch.processes > 1 else "in this process"
+
+
+def _model(recipe: Recipe) -> str:
+    model = recipe.model
+    name = model.path if model.tiny is None else f"tiny (hidden {model.tiny.hidden}, layers {model.tiny.layers})"
+    return f"{name}, attention {model.attention}, dtype {model.dtype}, prompt {recipe.prompt}"
+
+
+def _sources(sources: Sequence[Source]) -> list[str]:
+    total = sum(source.weight for source in sources)
+    lines = []
+    for source in sources:
+        modality = source.modality or "modality as the format says"
+        limit = f", first {source.limit} records" if source.limit else ""
+        lines.append(f"   data         {source.path} ({source.format}, {modality}), weight {source.weight:g} of {total:g}{limit}")
+    return lines
+
+
+def _measurement(measurement: Measurement) -> list[str]:
+    lines = [f"   held out     {source.path}" for source in measurement.data]
+    if measurement.controls:
+        lines.append(f"   controls     {', '.join(measurement.controls)}")
+    return lines
+
+
+def _training(recipe: Recipe, stage: SftStage | GrpoStage) -> list[str]:
+    length = f"steps {stage.steps}" if stage.steps is not None else f"epochs {stage.epochs:g}"
+    frozen, lora = recipe.freeze_of(stage), recipe.lora_of(stage)
+    trained = f"LoRA of rank {lora.rank}" if lora else "all weights"
+    lines = []
+    if isinstance(stage, GrpoStage):
+        lines.append(f"   rewards      {', '.join(f'{reward.name} x {reward.weight:g}' for reward in stage.rewards)}")
+        groups = f"{stage.prompts_per_step} prompts x {stage.num_generations} = {stage.completions_per_step} completions"
+        lines.append(f"   step         {groups} of at most {stage.max_completion_length} tokens")
+        lines.append(f"   KL           beta {stage.beta:g}, reference {stage.reference}")
+    else:
+        lines.append(f"   step         {stage.batch_size} demonstrations")
+    frozen_text = f"; frozen: {', '.join(frozen)}" if frozen else ""
+    return [*lines, f"   length       {length}, learning rate {stage.learning_rate:g}", f"   trains       {trained}{frozen_text}"]

@@ -1,0 +1,78 @@
+"""Files that are either whole or not there, and folders whose manifest is written last.
+
+A checkpoint counts only when its manifest stands beside it and every file still has the size that the manifest says; whatever a killed
+process left half written is thus never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omnistage.data.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, flush to disk, rename: readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    """Raises `InputError` when the file is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Values of a file with one JSON value a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def seal(folder: Path) -> None:
+    """Flush every file of `folder` to disk and write its manifest: sizes and SHA-256."""
+    listed = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        listed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    write_json(folder / MANIFEST, listed)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `folder` was sealed and holds every file of its manifest at its size."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all((folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"] for name, entry in listed.items())
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint (`checkpoint-STEP`) with the most steps, if any."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit() and is_whole(path)]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -1,0 +1,103 @@
+"""The GRPO stage: one modality, with others mixed in by weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig
+
+from omnistage.data.errors import RecipeError
+from omnistage.data.records import Record
+from omnistage.rewards import registry
+from omnistage.rl import policy
+from omnistage.rl.encoding import Encoder
+from omnistage.rl.sampler import Pool
+from omnistage.rl.trainer import OmniGRPOTrainer
+from omnistage.stages import training
+from omnistage.stages.schema import GrpoStage, Recipe
+
+
+def rewards_of(stage: GrpoStage) -> list[Any]:
+    """The stage's reward functions.
+
+    Raises:
+        InputError: a reward is unknown, cannot be loaded, or does not take its settings.
+    """
+    return [registry.load(registry.RewardSpec(use.name, use.weight, use.config)) for use in stage.rewards]
+
+
+def batching(stage: GrpoStage, processes: int) -> tuple[int, int]:
+    """Completions per forward pass and passes per optimizer step, of one process.
+
+    Raises:
+        RecipeError: a process would not hold whole groups.
+    """
+    local = stage.completions_per_step // processes
+    if local % stage.num_generations:
+        raise RecipeError(
+            f"stages.{stage.name}: prompts_per_step is {stage.prompts_per_step} and launch.processes is {processes}; "
+            "each process must get whole groups"
+        )
+    per_pass = stage.per_device_batch or local
+    return per_pass, local // per_pass
+
+
+def config(stage: GrpoStage, recipe: Recipe, out: Path, rows: int, seed: int) -> GRPOConfig:
+    """TRL's config for the stage."""
+    per_pass, passes = batching(stage, recipe.launch.processes)
+    steps = training.steps_of(stage, rows, stage.prompts_per_step)
+    settings = training.common_settings(stage, recipe.model, recipe.launch, out, steps=steps, seed=seed)
+    ours = {
+        "per_device_train_batch_size": per_pass,
+        "gradient_accumulation_steps": passes,
+        "num_generations": stage.num_generations,
+        "max_completion_length": stage.max_completion_length,
+        "temperature": stage.temperature,
+        "top_k": stage.top_k,
+        "beta": stage.beta,
+        "loss_type": stage.loss,
+        "scale_rewards": stage.scale_rewards,
+        "num_iterations": stage.iterations,
+        "reward_weights": [use.weight for use in stage.rewards],
+    }
+    return GRPOConfig(**(ours | settings))
+
+
+def reference_folder(stage: GrpoStage, recipe: Recipe, start: training.Start) -> str | None:
+    """Folder of the KL reference, None without one.
+
+    Raises:
+        RecipeError: adapters are trained against a reference that is not the model under them.
+    """
+    if stage.reference == "none":
+        return None
+    folder = start.base if stage.reference == "base" else start.model
+    if recipe.lora_of(stage) is not None and folder != start.model:
+        raise RecipeError(
+            f"stages.{stage.name}: reference is 'base' and lora is given; with adapters the reference is the model under them "
+            "('stage_start')"
+        )
+    return folder
+
+
+def run(
+    stage: GrpoStage, recipe: Recipe, out: Path, start: training.Start, encoder: Encoder, rows: tuple[list[Record], list[Pool]]
+) -> None:
+    """Train from `start` and leave `out/model`."""
+    records, pools = rows
+    args = config(stage, recipe, out, len(records), start.seed)
+    model = policy.load(start.model, dtype=recipe.model.dtype, attention=recipe.model.attention)
+    policy.freeze(model, recipe.freeze_of(stage))
+    trainer = OmniGRPOTrainer(
+        model,
+        rewards_of(stage),
+        args=args,
+        records=records,
+        pools=pools,
+        encoder=encoder,
+        reference=reference_folder(stage, recipe, start),
+        peft_config=training.adapter(recipe.lora_of(stage)),
+        callbacks=list(training.callbacks(out, stage.name)),
+    )
+    training.train(trainer, out, encoder.processor)

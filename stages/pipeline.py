@@ -1,0 +1,362 @@
+"""A whole run: what is prepared, which stage comes next, what it starts from, and where it goes on after it was killed.
+
+Everything that a run has done stands in its directory as sealed folders and whole files, so the same command again skips what is done and goes
+on from the last whole checkpoint. All input (recipe, annotation files, clips, rewards, settings of TRL) is checked before the first stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from trl import GRPOConfig, SFTConfig
+
+from omnistage.data import synth
+from omnistage.data.errors import InputError, unknown_name
+from omnistage.data.records import Record
+from omnistage.rl import policy, tiny
+from omnistage.rl.encoding import Encoder
+from omnistage.rl.sampler import Pool
+from omnistage.rl.sft import check_demonstrations
+from omnistage.stages import evaluate, files, grpo, rows, sft, summary, training
+from omnistage.stages.recipe import dump
+from omnistage.stages.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Training
+
+VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
+START = "00-start"
+
+
+@dataclass
+class Run:
+    """A run under way: the recipe, its rows (read once), and the encoder that stages share while the processor stays the same."""
+
+    recipe: Recipe
+    folder: Path
+    base: str = ""
+    train_rows: dict[str, tuple[list[Record], list[Pool]]] = field(default_factory=dict)
+    held_out: dict[str, list[Record]] = field(default_factory=dict)
+    encoder: Encoder | None = None
+
+    def encoder_for(self, model_folder: str) -> Encoder:
+        """The run's encoder; processor and positions do not change from stage to stage."""
+        if self.encoder is None:
+            model = policy.load(model_folder, dtype="float32" if self.recipe.model.tiny else self.recipe.model.dtype)
+            self.encoder = Encoder(
+                policy.load_processor(model_folder),
+                model,
+                shape=evaluate.media_shape(self.recipe.media),
+                template=self.recipe.prompt,
+                system=self.recipe.model.system_prompt,
+            )
+        return self.encoder
+
+
+def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, source: str | Path | None = None) -> Path:
+    """Do what is not done yet; returns the path of `summary.json`.
+
+    `first` does that stage and those after it again, `only` that stage alone; both need the stage before it.
+
+    Raises:
+        InputError: something that the user gave is wrong; nothing has been trained then.
+    """
+    names = [stage.name for stage in recipe.stages]
+    for chosen in (first, only):
+        if chosen is not None and chosen not in names:
+            raise InputError(unknown_name("stage", chosen, names))
+    if recipe.launch.threads:
+        torch.set_num_threads(recipe.launch.threads)
+    this = Run(recipe, Path(recipe.run_dir))
+    _check_settings(recipe)
+    _claim(this, source)
+    with _one_at_a_time(this):
+        _render(this)
+        _read_rows(this)
+        _start_model(this)
+        for index, stage in enumerate(recipe.stages):
+            if only is None or stage.name == only:
+                again = stage.name == only or (first is not None and index >= names.index(first))
+                _stage(this, index, again=again)
+    path = this.folder / "summary.json"
+    if PartialState().is_main_process:
+        result = summary.build(recipe, this.folder)
+        files.write_json(path, result)
+        print(summary.table(result))
+        print(f"\nrun directory: {this.folder}")
+    PartialState().wait_for_everyone()
+    return path
+
+
+# What is checked and prepared before the first stage.
+
+
+def _check_settings(recipe: Recipe) -> None:
+    """What a recipe asks of TRL, of rewards and of the model, before anything is written."""
+    if recipe.model.path is not None:
+        policy.check_folder(recipe.model.path)
+    for stage in recipe.stages:
+        if isinstance(stage, SftStage):
+            training.check_trainer_fields(stage, SFTConfig)
+        elif isinstance(stage, GrpoStage):
+            training.check_trainer_fields(stage, GRPOConfig)
+            grpo.rewards_of(stage)
+            grpo.batching(stage, recipe.launch.processes)
+    if recipe.synth is None:
+        _check_rows(recipe)
+
+
+def _check_rows(recipe: Recipe) -> None:
+    """Annotation files and clips that are there already are checked before the run directory is made."""
+    for stage in recipe.stages:
+        records = rows.read_sources(stage.data)
+        rows.check_media(records)
+        if isinstance(stage, SftStage):
+            check_demonstrations(records)
+    if recipe.evaluation is not None:
+        rows.check_media(rows.read_sources(recipe.evaluation.data))
+
+
+def _claim(this: Run, source: str | Path | None) -> None:
+    """Write the resolved recipe to `run.json`, or see that the run directory holds this very recipe.
+
+    Raises:
+        InputError: the directory holds a run of another recipe; the message names the first difference.
+    """
+    path = this.folder / "run.json"
+    wanted = dump(this.recipe)
+    if path.exists():
+        held = files.read_json(path).get("recipe", {})
+        difference = _difference(held, wanted)
+        if difference:
+            raise InputError(
+                f"run_dir {str(this.folder)!r} holds a run of another recipe: {difference}; choose another run_dir, or remove that folder"
+            )
+        return
+    if PartialState().is_main_process:
+        versions = {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
+        files.write_json(path, {"recipe": wanted, "source": str(source) if source else None, "versions": versions})
+    PartialState().wait_for_everyone()
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _difference(held: Any, wanted: Any, where: str = "") -> str | None:
+    """The first place in which two recipes differ."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key in dict.fromkeys([*wanted, *held]):
+            found = _difference(held.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return None
+    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
+        for index, (a, b) in enumerate(zip(held, wanted, strict=True)):
+            found = _difference(a, b, f"{where}[{index}]")
+            if found:
+                return found
+        return None
+    return None if held == wanted else f"{where} is {json.dumps(held)[:80]} there and {json.dumps(wanted)[:80]} here"
+
+
+@contextmanager
+def _one_at_a_time(this: Run) -> Iterator[None]:
+    """Hold the run directory's lock, which the system drops when the process dies.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    import fcntl
+
+    if not PartialState().is_main_process:
+        yield
+        return
+    with (this.folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"run_dir {str(this.folder)!r}: another run is using it") from error
+        yield
+
+
+def _render(this: Run) -> None:
+    given = this.recipe.synth
+    if given is None:
+        return
+    began = time.monotonic()
+    if PartialState().is_main_process:
+        synth.render(
+            Path(given.path),
+            seed=given.seed,
+            cold_start=given.cold_start,
+            train=given.train,
+            held_out=given.held_out,
+            held_out_seed=given.held_out_seed,
+            wrong={str(key): value for key, value in given.wrong_answers.items()},
+            progress=True,
+        )
+        _add_seconds(this.folder / START, "render_s", time.monotonic() - began)
+    PartialState().wait_for_everyone()
+
+
+def _read_rows(this: Run) -> None:
+    for stage in this.recipe.stages:
+        if isinstance(stage, EvaluateStage):
+            this.held_out[stage.name] = rows.read_sources(stage.data)
+        else:
+            this.train_rows[stage.name] = rows.pools(stage.data)
+            if isinstance(stage, SftStage):
+                check_demonstrations(this.train_rows[stage.name][0])
+    if this.recipe.evaluation is not None:
+        this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
+        _check_apart(this)
+
+
+def _check_apart(this: Run) -> None:
+    """Raises `InputError` when a held-out clip is also a training clip (by path; by content is the data doctor's work)."""
+    trained = {ref.path: r.source for records, _ in this.train_rows.values() for r in records for ref in r.media}
+    for record in this.held_out[""]:
+        for ref in record.media:
+            if ref.path in trained:
+                raise InputError(f"{record.source}: {ref.path} is also a training clip ({trained[ref.path]}); held-out clips must be unseen")
+
+
+def _start_model(this: Run) -> None:
+    """The folder that the first stage starts from: a tiny model that is built, an exported thinker, or the given folder itself."""
+    folder = this.folder / START / "model"
+    model = this.recipe.model
+    if model.path is not None and not _is_whole_omni(model.path):
+        this.base = model.path
+    else:
+        this.base = str(folder)
+        if not files.is_whole(folder) and PartialState().is_main_process:
+            if model.path is not None:
+                training.write_folder(policy.load(model.path, dtype=model.dtype), folder, policy.load_processor(model.path))
+            elif model.tiny is not None:
+                size = tiny.TinySize(**model.tiny.model_dump())
+                tiny.build(folder, _corpus(this), size=size, seed=this.recipe.seed)
+                files.seal(folder)
+        PartialState().wait_for_everyone()
+    if this.recipe.evaluation is not None and this.recipe.evaluation.before:
+        _measure(this, this.folder / START, this.base, with_controls=False)
+
+
+def _is_whole_omni(path: str) -> bool:
+    """Whether a checkpoint holds talker and vocoder beside the thinker; TRL cannot load a KL reference from such a folder."""
+    from transformers import AutoConfig
+
+    return bool(AutoConfig.from_pretrained(path).model_type == "qwen2_5_omni")
+
+
+def _corpus(this: Run) -> list[str]:
+    """Text that a tiny tokenizer should know: what the renderer can say, and whatever the stages' rows say."""
+    from omnistage.data import prompts
+
+    records = [record for rows_, _ in this.train_rows.values() for record in rows_]
+    said = [prompts.text(record, this.recipe.prompt) for record in records] + [r.response for r in records if r.response]
+    return synth.corpus() + said if this.recipe.synth else said
+
+
+# One stage.
+
+
+def _stage(this: Run, index: int, *, again: bool) -> None:
+    stage = this.recipe.stages[index]
+    out = this.recipe.stage_dir(stage.name)
+    start = _previous_model(this, index)
+    if isinstance(stage, EvaluateStage):
+        _announce(index, stage.name, "evaluate")
+        evaluate.measure(_load(this, start), this.encoder_for(start), this.held_out[stage.name], out / "evaluation", stage, with_controls=True)
+        return
+    if again and PartialState().is_main_process:
+        _forget(out)
+    PartialState().wait_for_everyone()
+    if not files.is_whole(out / "model"):
+        if not files.is_whole(Path(start)) and start != this.recipe.model.path:
+            raise InputError(f"stage {stage.name!r} starts from {start}, which is not there yet; run the stage before it first")
+        _announce(index, stage.name, stage.kind)
+        began = time.monotonic()
+        _train(this, stage, index, out, start)
+        _add_seconds(out, "train_s", time.monotonic() - began)
+    if this.recipe.evaluation is not None:
+        last = all(not isinstance(later, Training) for later in this.recipe.stages[index + 1 :])
+        _measure(this, out, str(out / "model"), with_controls=last)
+
+
+def _train(this: Run, stage: SftStage | GrpoStage, index: int, out: Path, start: str) -> None:
+    begin = training.Start(start, this.base, seed=_stage_seed(this.recipe.seed, stage.name))
+    set_seed(begin.seed)
+    encoder = this.encoder_for(start)
+    if isinstance(stage, SftStage):
+        sft.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
+    else:
+        grpo.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
+
+
+def _stage_seed(seed: int, name: str) -> int:
+    """A seed of the stage's own that does not change when stages are added before it."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
+
+
+def _previous_model(this: Run, index: int) -> str:
+    for earlier in reversed(this.recipe.stages[:index]):
+        if isinstance(earlier, Training):
+            return str(this.recipe.stage_dir(earlier.name) / "model")
+    return this.base
+
+
+def _load(this: Run, folder: str) -> Any:
+    model = policy.load(folder, dtype=this.recipe.model.dtype, attention=this.recipe.model.attention)
+    policy.freeze(model, ["vision", "audio", "language"])
+    return model.cuda() if torch.cuda.is_available() else model
+
+
+def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) -> None:
+    evaluation = this.recipe.evaluation
+    if evaluation is None or (out / "evaluation" / "scores.json").exists():
+        return
+    began = time.monotonic()
+    evaluate.measure(
+        _load(this, model_folder),
+        this.encoder_for(model_folder),
+        this.held_out[""],
+        out / "evaluation",
+        evaluation,
+        with_controls=with_controls,
+        seed=this.recipe.seed,
+    )
+    _add_seconds(out, "evaluate_s", time.monotonic() - began)
+
+
+def _forget(out: Path) -> None:
+    import shutil
+
+    shutil.rmtree(out, ignore_errors=True)
+
+
+def _announce(index: int, name: str, kind: str) -> None:
+    if PartialState().is_main_process:
+        print(f"stage {index + 1:02d}-{name} ({kind})", flush=True)
+
+
+def _add_seconds(out: Path, key: str, seconds: float) -> None:
+    """Add to the stage's clock, which goes on over restarts (what a killed attempt had used is not known and not counted)."""
+    if not PartialState().is_main_process:
+        return
+    path = out / "seconds.json"
+    clock = files.read_json(path) if path.exists() else {}
+    clock[key] = round(clock.get(key, 0.0) + seconds, 2)
+    files.write_json(path, clock)

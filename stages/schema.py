@@ -1,0 +1,367 @@
+"""What a recipe may hold: one frozen pydantic model per section, and one named check per rule that spans several fields.
+
+Numbers are strict (`true` is no number, `"8"` is no integer, NaN and infinity are refused), unknown keys are errors that name the nearest
+known key, and a broken rule says both values. A check that needs two sections (a stage and `launch`, say) stands in `Recipe`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from omnistage.data.errors import unknown_name
+from omnistage.data.formats import READERS
+from omnistage.data.records import Modality
+from omnistage.stages.choices import Attention, Control, Dtype, Engine, Loss, Part, Prompt, Reference, ScaleRewards
+
+LANGUAGE_ATTENTION = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
+TOWERS_AND_LANGUAGE: frozenset[Part] = frozenset({"vision", "audio", "language"})
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+CountOrZero = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def keys_are_known(cls, given: Any) -> Any:
+        """Runs before pydantic's own check, whose message cannot name the nearest key."""
+        if isinstance(given, dict):
+            for key in given:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown_name("key", str(key), cls.model_fields))
+        return given
+
+
+class Tiny(Section):
+    """A small model of the real architecture with random weights, for tests and the demo."""
+
+    hidden: Count = Field(64, description="width of the language model; a multiple of heads")
+    layers: Count = Field(3, description="layers of the language model")
+    heads: Count = Field(4, description="attention heads of the language model and of the towers")
+    tower_hidden: Count = Field(64, description="width of the vision and of the audio tower; a multiple of heads")
+    tower_layers: Count = Field(2, description="layers of each tower")
+    mel_bins: Count = Field(32, description="mel bins of the sound features")
+
+    @model_validator(mode="after")
+    def heads_divide_widths(self) -> Self:
+        for name in ("hidden", "tower_hidden"):
+            if getattr(self, name) % self.heads:
+                raise ValueError(f"{name} is {getattr(self, name)} and heads is {self.heads}; {name} must be a multiple of heads")
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters (arXiv 2106.09685) in place of training all weights."""
+
+    rank: Count = Field(16, description="rank of the update")
+    alpha: Positive = Field(32, description="scale of the update: alpha / rank")
+    dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(0.0, description="dropout on the adapter's input")
+    targets: Text | list[Text] = Field(LANGUAGE_ATTENTION, description="modules that get an adapter: a regular expression or a list of names")
+
+    @field_validator("targets")
+    @classmethod
+    def targets_can_match(cls, targets: str | list[str]) -> str | list[str]:
+        if not targets:
+            raise ValueError("names no module")
+        if isinstance(targets, str):
+            try:
+                re.compile(targets)
+            except re.error as error:
+                raise ValueError(f"is {targets!r}, which is no regular expression: {error}") from error
+        return targets
+
+
+class Model(Section):
+    """Which policy is trained, and how it is loaded."""
+
+    path: Text | None = Field(None, description="Hugging Face id or folder of the model; give this or tiny")
+    tiny: Tiny | None = Field(None, description="build a small random model of the real architecture; give this or path")
+    attention: Attention = Field("auto", description="attention kernel")
+    dtype: Dtype = Field("auto", description="type of the weights")
+    freeze: list[Part] = Field(default=[], description="parts whose weights do not change")
+    lora: Lora | None = Field(None, description="train adapters in place of all weights")
+    system_prompt: str | None = Field(None, description="text of the system turn; null: the model's own")
+
+    @model_validator(mode="after")
+    def path_or_tiny(self) -> Self:
+        if self.path is None and self.tiny is None:
+            raise ValueError("has neither path nor tiny; give exactly one")
+        if self.path is not None and self.tiny is not None:
+            raise ValueError(f"path is {self.path!r} and tiny is given too; give exactly one")
+        return self
+
+    @model_validator(mode="after")
+    def flash_attention_needs_half_precision(self) -> Self:
+        if self.attention == "flash_attention_2" and self.dtype == "float32":
+            raise ValueError("attention is 'flash_attention_2' and dtype is 'float32'; flash attention needs 'bfloat16' or 'float16'")
+        return self
+
+
+class Media(Section):
+    """How clips are decoded."""
+
+    fps: Positive = Field(2.0, description="frames sampled per second of video")
+    max_frames: Count = Field(16, description="most frames of a clip; a longer clip is sampled at a lower rate")
+    max_sound_s: Positive = Field(300.0, description="seconds of sound that are kept")
+    min_pixels: Count | None = Field(None, description="least pixels of a frame after resizing; null: the processor's own")
+    max_pixels: Count | None = Field(None, description="most pixels of a frame after resizing; null: the processor's own")
+
+    @model_validator(mode="after")
+    def pixels_are_in_order(self) -> Self:
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels is {self.min_pixels} and max_pixels is {self.max_pixels}; min_pixels must not be larger")
+        return self
+
+
+class Synth(Section):
+    """Clips that are rendered and encoded before the first stage, with known answers. Counts are clips per modality."""
+
+    path: Text = Field(description="folder that the clips and annotation files are written to")
+    seed: CountOrZero = Field(0, description="seed of the rendered clips")
+    cold_start: CountOrZero = Field(description="clips per modality with a whole demonstration (cold_start_*.json)")
+    train: CountOrZero = Field(description="clips per modality for reinforcement learning (train_*.json)")
+    held_out: CountOrZero = Field(description="clips per modality for evaluation (held_out_*.json)")
+    wrong_answers: dict[Modality, Share] = Field(
+        default={}, description="share of the demonstrations of a modality whose answer is wrong on purpose, 0 to 1"
+    )
+
+    @field_validator("wrong_answers")
+    @classmethod
+    def wrong_answers_are_of_clips(cls, shares: dict[Modality, float]) -> dict[Modality, float]:
+        if Modality.TEXT in shares:
+            raise ValueError("names 'text', which has no clips; allowed: video, audio, audio_video")
+        return shares
+
+
+class Launch(Section):
+    """How many processes run, and which engine joins them."""
+
+    engine: Engine = Field("single", description="single: one process; ddp: replicas; zero2, zero3: DeepSpeed's sharded optimizers")
+    processes: Count = Field(1, description="processes on this machine, one per accelerator")
+    threads: Count | None = Field(None, description="torch threads per process; null: torch's own choice")
+
+    @model_validator(mode="after")
+    def single_is_one_process(self) -> Self:
+        if self.engine == "single" and self.processes != 1:
+            raise ValueError(f"engine is 'single' and processes is {self.processes}; 'single' runs one process (or take ddp, zero2, zero3)")
+        return self
+
+
+class Source(Section):
+    """One annotation file and what is drawn from it."""
+
+    format: Text = Field("humansense", description="name of the reader")
+    path: Text = Field(description="annotation file, relative to the working directory")
+    media_root: str | None = Field(None, description="folder that the file's media paths are relative to; null: the annotation file's folder")
+    modality: Modality | None = Field(None, description="how every record of the file is perceived; null: as the format says")
+    weight: Positive = Field(1.0, description="share of the steps that draw from this source, against the stage's other sources")
+    limit: Count | None = Field(None, description="use only the first records of the file")
+
+    @field_validator("format")
+    @classmethod
+    def format_has_a_reader(cls, name: str) -> str:
+        if name not in READERS:
+            raise ValueError(unknown_name("format", name, READERS))
+        return name
+
+
+class Measurement(Section):
+    """What is measured, and how answers are drawn."""
+
+    data: list[Source] = Field(min_length=1, description="held-out files")
+    batch_size: Count = Field(64, description="prompts per forward pass")
+    max_new_tokens: Count = Field(24, description="longest answer, in tokens")
+    controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
+    sampled: bool = Field(False, strict=True, description="score one answer sampled at temperature 1 too")
+
+
+class Evaluation(Measurement):
+    """The measurement that is repeated after every stage."""
+
+    before: bool = Field(True, strict=True, description="measure the starting model too")
+
+
+class RewardUse(Section):
+    """One reward function of a stage."""
+
+    name: Text = Field(description="name of the reward")
+    weight: Number = Field(1.0, description="factor of its value in the sum")
+    config: dict[str, Any] = Field(default={}, description="the reward's own settings")
+
+
+class Named(Section):
+    """What every stage has."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="unique name; names the stage's folder")
+
+
+class Training(Named):
+    """What every stage that changes weights has."""
+
+    data: list[Source] = Field(min_length=1, description="training files")
+    freeze: list[Part] | None = Field(None, description="parts whose weights do not change; null: the model's")
+    lora: Lora | None = Field(None, description="adapters of this stage; null: the model's")
+    learning_rate: Positive = Field(description="peak learning rate")
+    steps: Count | None = Field(None, description="optimizer steps; give this or epochs")
+    epochs: Positive | None = Field(None, description="passes over the data; give this or steps")
+    save_every: Count | None = Field(None, description="steps between checkpoints; null: only the finished model")
+    trainer: dict[str, Any] = Field(default={}, description="further fields of TRL's config for this kind of stage")
+
+    @model_validator(mode="after")
+    def steps_or_epochs(self) -> Self:
+        if self.steps is None and self.epochs is None:
+            raise ValueError("has neither steps nor epochs; give exactly one")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps is {self.steps} and epochs is {self.epochs:g}; give exactly one (the other null)")
+        return self
+
+    @field_validator("trainer")
+    @classmethod
+    def trainer_keys_are_not_ours(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        for key in trainer:
+            if not key.isidentifier():
+                raise ValueError(f"has the key {key!r}, which cannot name a field of TRL's config")
+            if key in cls.model_fields:
+                raise ValueError(f"sets {key!r}, which is a field of the stage itself; set it there")
+        return trainer
+
+
+class SftStage(Training):
+    """Supervised cold start on demonstrations."""
+
+    kind: Literal["sft"] = Field(description="kind of stage")
+    batch_size: Count = Field(16, description="demonstrations per optimizer step, over all processes")
+    max_length: Count | None = Field(None, description="longest prompt with its demonstration, in tokens; null: no limit")
+
+
+class GrpoStage(Training):
+    """Group-relative policy optimization (arXiv 2402.03300) on one modality, with others mixed in by weight."""
+
+    kind: Literal["grpo"] = Field(description="kind of stage")
+    modality: Modality = Field(description="the stage's own modality")
+    rewards: list[RewardUse] = Field(min_length=1, description="reward functions; their weighted sum is the reward")
+    num_generations: Annotated[int, Field(strict=True, ge=2)] = Field(8, description="completions per prompt (G)")
+    prompts_per_step: Count = Field(8, description="prompts per optimizer step, over all processes (P)")
+    beta: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = Field(0.0, description="weight of the KL term")
+    reference: Reference = Field("none", description="anchor of the KL term; default: none when beta is 0, else stage_start")
+    temperature: Positive = Field(1.0, description="sampling temperature")
+    top_k: CountOrZero = Field(0, description="sample from the k likeliest tokens; 0: from all")
+    max_completion_length: Count = Field(256, description="longest completion, in tokens")
+    per_device_batch: Count | None = Field(None, description="completions per forward pass of one process; null: chosen by the stage")
+    loss: Loss = Field("dapo", description="how token losses are averaged")
+    scale_rewards: ScaleRewards = Field("group", description="which standard deviation divides the advantages")
+    iterations: Count = Field(1, description="optimizer passes over each batch of rollouts")
+
+    @model_validator(mode="before")
+    @classmethod
+    def reference_follows_beta(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "reference" not in given:
+            return {**given, "reference": "none" if given.get("beta", 0) == 0 else "stage_start"}
+        return given
+
+    @model_validator(mode="after")
+    def reference_goes_with_beta(self) -> Self:
+        if (self.reference == "none") != (self.beta == 0):
+            raise ValueError(
+                f"reference is {self.reference!r} and beta is {self.beta:g}; reference must be 'none' exactly when beta is 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_source_has_the_modality(self) -> Self:
+        given = [source.modality for source in self.data]
+        if None not in given and self.modality not in given:
+            held = ", ".join(sorted({str(modality) for modality in given}))
+            raise ValueError(f"modality is '{self.modality}' and its sources hold {held}; at least one must hold '{self.modality}'")
+        return self
+
+    @property
+    def completions_per_step(self) -> int:
+        """P x G, over all processes."""
+        return self.prompts_per_step * self.num_generations
+
+
+class EvaluateStage(Named, Measurement):
+    """A measurement of its own, of the model that the stage before it left."""
+
+    kind: Literal["evaluate"] = Field(description="kind of stage")
+
+
+Stage = Annotated[SftStage | GrpoStage | EvaluateStage, Field(discriminator="kind")]
+
+
+class Recipe(Section):
+    """One whole run. `${run_dir}` inside a `path` or a `media_root` stands for the run directory."""
+
+    run_dir: Text = Field(description="folder of the run, relative to the working directory")
+    seed: CountOrZero = Field(0, description="seed of the weights that are made, of the order of records and of the sampling")
+    model: Model = Field(description="the policy")
+    media: Media = Field(default=Media(), description="how clips are decoded")
+    prompt: Prompt = Field("think_answer", description="template of the question")
+    synth: Synth | None = Field(None, description="render clips with known answers first")
+    launch: Launch = Field(default=Launch(), description="processes and engine")
+    evaluation: Evaluation | None = Field(None, description="measured after every training stage")
+    stages: list[Stage] = Field(min_length=1, description="stages in order; each starts from the model that the one before it wrote")
+
+    @model_validator(mode="after")
+    def names_are_unique(self) -> Self:
+        first: dict[str, int] = {}
+        for index, stage in enumerate(self.stages):
+            if stage.name in first:
+                raise ValueError(f"stages[{first[stage.name]}] and stages[{index}] are both named {stage.name!r}; names must be unique")
+            first[stage.name] = index
+        return self
+
+    @model_validator(mode="after")
+    def batches_divide(self) -> Self:
+        processes = self.launch.processes
+        for index, stage in enumerate(self.stages):
+            where = f"stages[{index}] ({stage.name})"
+            if isinstance(stage, SftStage):
+                _must_divide(f"{where}: batch_size", stage.batch_size, "launch.processes", processes)
+            elif isinstance(stage, GrpoStage):
+                _must_divide(f"{where}: prompts_per_step", stage.prompts_per_step, "launch.processes", processes)
+                if stage.per_device_batch is not None:
+                    total = f"{where}: prompts_per_step x num_generations"
+                    divisor = stage.per_device_batch * processes
+                    _must_divide(total, stage.completions_per_step, "per_device_batch x launch.processes", divisor)
+        return self
+
+    @model_validator(mode="after")
+    def something_trains(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, Training) and self.lora_of(stage) is None and TOWERS_AND_LANGUAGE <= set(self.freeze_of(stage)):
+                raise ValueError(f"stages[{index}] ({stage.name}): freeze names vision, audio and language and lora is null; nothing is left to train")
+        return self
+
+    def freeze_of(self, stage: SftStage | GrpoStage) -> list[Part]:
+        """Parts that this stage freezes: its own setting, else the model's."""
+        return self.model.freeze if stage.freeze is None else stage.freeze
+
+    def lora_of(self, stage: SftStage | GrpoStage) -> Lora | None:
+        """Adapters of this stage: its own setting, else the model's."""
+        return self.model.lora if stage.lora is None else stage.lora
+
+    def stage_dir(self, name: str) -> Path:
+        """Folder of a stage in the run directory, `NN-name`, NN counted from 01. Raises `KeyError` for a name that the recipe does not have."""
+        for number, stage in enumerate(self.stages, start=1):
+            if stage.name == name:
+                return Path(self.run_dir) / f"{number:02d}-{name}"
+        raise KeyError(name)
+
+
+def _must_divide(what: str, total: int, by: str, divisor: int) -> None:
+    if total % divisor:
+        raise ValueError(f"{what} is {total} and {by} is {divisor}; the first must be a multiple of the second")

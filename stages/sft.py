@@ -1,0 +1,53 @@
+"""The supervised stage: a cold start on demonstrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trl import SFTConfig
+
+from omnistage.data.errors import RecipeError
+from omnistage.data.records import Record
+from omnistage.rl import policy
+from omnistage.rl.encoding import Encoder
+from omnistage.rl.sampler import Pool
+from omnistage.rl.sft import OmniSFTTrainer
+from omnistage.stages import training
+from omnistage.stages.schema import Recipe, SftStage
+
+
+def config(stage: SftStage, recipe: Recipe, out: Path, rows: int, seed: int) -> SFTConfig:
+    """TRL's config for the stage; `batch_size` counts the demonstrations of one optimizer step over all processes.
+
+    Raises:
+        RecipeError: batch_size is not divisible by processes x gradient_accumulation_steps.
+    """
+    share = recipe.launch.processes * int(stage.trainer.get("gradient_accumulation_steps", 1))
+    if stage.batch_size % share:
+        raise RecipeError(
+            f"stages.{stage.name}: batch_size is {stage.batch_size}, processes x gradient_accumulation_steps is {share}; "
+            "the first must be a multiple of the second"
+        )
+    steps = training.steps_of(stage, rows, stage.batch_size)
+    settings = training.common_settings(stage, recipe.model, recipe.launch, out, steps=steps, seed=seed)
+    return SFTConfig(**settings, per_device_train_batch_size=stage.batch_size // share)
+
+
+def run(
+    stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encoder: Encoder, rows: tuple[list[Record], list[Pool]]
+) -> None:
+    """Train from `start` and leave `out/model`."""
+    records, pools = rows
+    args = config(stage, recipe, out, len(records), start.seed)
+    model = policy.load(start.model, dtype=recipe.model.dtype, attention=recipe.model.attention)
+    policy.freeze(model, recipe.freeze_of(stage))
+    trainer = OmniSFTTrainer(
+        model,
+        args=args,
+        records=records,
+        pools=pools,
+        encoder=encoder,
+        peft_config=training.adapter(recipe.lora_of(stage)),
+        callbacks=training.callbacks(out, stage.name),
+    )
+    training.train(trainer, out, encoder.processor)

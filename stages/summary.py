@@ -1,0 +1,112 @@
+"""What a run gained: per stage and modality, before and after, with intervals; as numbers and as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omnistage.stages import files
+from omnistage.stages.schema import Recipe, Training
+from omnistage.stages.statistics import paired_difference
+
+Scores = dict[str, float]
+
+
+def _right(folder: Path) -> dict[str, Scores]:
+    """Per modality: 1 or 0 of each held-out item, by its id (greedy answers, real media)."""
+    path = folder / "evaluation" / "predictions.jsonl"
+    out: dict[str, Scores] = {}
+    if path.exists():
+        for row in files.read_lines(path):
+            if row["control"] is None and not row["sampled"]:
+                out.setdefault(row["modality"], {})[row["id"]] = float(row["score"] == 1)
+    return out
+
+
+def _modalities(folder: Path, before: dict[str, Scores]) -> dict[str, Any]:
+    """Accuracy of each modality after a stage, and its paired difference to the stage's start where that was measured."""
+    scores = files.read_json(folder / "evaluation" / "scores.json")
+    after = _right(folder)
+    out: dict[str, Any] = {}
+    for modality, measured in scores["modalities"].items():
+        entry = {key: measured[key] for key in ("accuracy", "n", "low", "high", "majority")}
+        entry["sampled"] = scores.get("sampled", {}).get(modality, {}).get("accuracy")
+        entry |= {"start": None, "gain": None, "gain_low": None, "gain_high": None}
+        ids = list(after[modality])
+        if modality in before and set(ids) == set(before[modality]):
+            start = [before[modality][i] for i in ids]
+            gain = paired_difference(start, [after[modality][i] for i in ids])
+            entry |= {"start": sum(start) / len(start), "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+        out[modality] = entry
+    return out
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    path = folder / "seconds.json"
+    return dict(files.read_json(path)) if path.exists() else {}
+
+
+def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """The summary of all stages that are done, in order; `gain` is against the stage's own start, paired by item."""
+    start = run_dir / "00-start"
+    before = _right(start)
+    clock = _seconds(start)
+    result: dict[str, Any] = {"run_dir": str(run_dir), "seed": recipe.seed, "render_s": clock.get("render_s", 0.0), "stages": []}
+    if (start / "evaluation" / "scores.json").exists():
+        result["start"] = {"seconds": clock.get("evaluate_s", 0.0), "modalities": _modalities(start, {})}
+    for stage in recipe.stages:
+        folder = recipe.stage_dir(stage.name)
+        if not isinstance(stage, Training) or not (folder / "evaluation" / "scores.json").exists():
+            continue
+        clock = _seconds(folder)
+        result["stages"].append(
+            {
+                "name": stage.name,
+                "kind": stage.kind,
+                "modality": str(getattr(stage, "modality", "")) or None,
+                "seconds": clock.get("train_s", 0.0),
+                "evaluation_seconds": clock.get("evaluate_s", 0.0),
+                "modalities": _modalities(folder, before),
+            }
+        )
+        before = _right(folder)
+        controls = files.read_json(folder / "evaluation" / "scores.json").get("controls")
+        if controls:
+            result["controls"] = {
+                name: {modality: {key: entry[key] for key in ("accuracy", "n", "low", "high", "majority")} for modality, entry in by.items()}
+                for name, by in controls.items()
+            }
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The summary for a terminal: accuracy of each modality after each stage (the forgetting matrix), its change, controls, and time."""
+    stages = result["stages"]
+    if not stages:
+        return "no stage has been measured yet"
+    modalities = list(stages[0]["modalities"])
+    lines = ["", "held-out accuracy in % (greedy; [95 % interval]; change over the stage's start; * = the stage's own modality)"]
+    head = f"{'after':<14}" + "".join(f"{m:^32}" for m in modalities) + f"{'train s':>9}"
+    lines += [head, "-" * len(head)]
+    if "start" in result:
+        cells = "".join(f"{_cell(result['start']['modalities'][m], own=False):^32}" for m in modalities)
+        lines.append(f"{'(start)':<14}{cells}{'':>9}")
+    for stage in stages:
+        cells = "".join(f"{_cell(stage['modalities'][m], own=stage['modality'] == m):^32}" for m in modalities)
+        lines.append(f"{stage['name']:<14}{cells}{stage['seconds']:>9.0f}")
+    last = stages[-1]["modalities"]
+    lines.append(f"{'majority class':<14}" + "".join(f"{100 * last[m]['majority']:^32.1f}" for m in modalities))
+    for name, by in result.get("controls", {}).items():
+        cells = "".join(f"{100 * by[m]['accuracy']:^32.1f}" if m in by else f"{'':^32}" for m in modalities)
+        lines.append(f"{name:<14.14}{cells}")
+    counts = ", ".join(f"{m} {last[m]['n']}" for m in modalities)
+    total = sum(stage["seconds"] + stage["evaluation_seconds"] for stage in stages) + result["render_s"]
+    lines.append(f"n: {counts}; rendering {result['render_s']:.0f} s, all together {total:.0f} s")
+    return "\n".join(lines)
+
+
+def _cell(entry: dict[str, Any], *, own: bool) -> str:
+    text = f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.0f}, {100 * entry['high']:.0f}]"
+    if entry["gain"] is not None:
+        text += f" {100 * entry['gain']:+.1f}"
+    return text + ("*" if own else "")

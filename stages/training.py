@@ -1,0 +1,219 @@
+"""What the training stages share: settings of TRL's configs, the log of a run, sealed checkpoints, and the model that a stage leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig
+from tensorboardX import SummaryWriter
+from transformers import (
+    PreTrainedModel,
+    Qwen2_5OmniProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from omnistage.data.errors import InputError, RecipeError, unknown_name
+from omnistage.stages import files
+from omnistage.stages.schema import Launch, Lora, Model, Training
+
+CHECKPOINTS_KEPT = 2
+# Fields of TRL's configs that a stage's `trainer:` must not set, and where the recipe sets them.
+OWNED = {
+    "output_dir": "run_dir",
+    "max_steps": "steps",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size or per_device_batch",
+    "generation_batch_size": "prompts_per_step and num_generations",
+    "loss_type": "loss",
+    "num_iterations": "iterations",
+    "reward_weights": "rewards[].weight",
+    "save_strategy": "save_every",
+    "save_steps": "save_every",
+    "save_total_limit": "save_every",
+    "seed": "seed",
+    "deepspeed": "launch.engine",
+    "remove_unused_columns": "nothing (rows keep their columns)",
+    "resume_from_checkpoint": "nothing (the same command goes on)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a stage starts: the folder of its model, that of the run's first model, and the stage's own seed."""
+
+    model: str
+    base: str
+    seed: int
+
+
+def steps_of(stage: Training, rows: int, rows_per_step: int) -> int:
+    """Optimizer steps of a stage: its own number, or as many as its epochs need."""
+    if stage.steps is not None:
+        return stage.steps
+    assert stage.epochs is not None
+    return max(1, round(stage.epochs * rows / rows_per_step))
+
+
+def check_trainer_fields(stage: Training, config: type[TrainingArguments]) -> None:
+    """Raises `RecipeError` for a key of `trainer:` that TRL's config does not have, or that the recipe sets elsewhere."""
+    known = config.__dataclass_fields__
+    for key in stage.trainer:
+        where = f"stages.{stage.name}.trainer"
+        if key in OWNED:
+            raise RecipeError(f"{where}: {key!r} is set by {OWNED[key]}")
+        if key not in known:
+            raise RecipeError(f"{where}: {unknown_name(f'field of {config.__name__}', key, known)}")
+
+
+def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *, steps: int, seed: int) -> dict[str, Any]:
+    """Settings that both TRL configs take; `trainer:` of the stage comes on top."""
+    gpu = torch.cuda.is_available()
+    half = gpu if model.dtype == "auto" else model.dtype == "bfloat16"
+    settings: dict[str, Any] = {
+        "output_dir": str(out / "checkpoints"),
+        "max_steps": steps,
+        "learning_rate": stage.learning_rate,
+        "seed": seed,
+        "bf16": half,
+        "fp16": model.dtype == "float16",
+        "use_cpu": not gpu,
+        "gradient_checkpointing": gpu,
+        "report_to": [],
+        "logging_steps": 1,
+        "disable_tqdm": not sys.stderr.isatty(),
+        "save_strategy": "steps" if stage.save_every else "no",
+        "save_steps": stage.save_every or 1,
+        "save_total_limit": CHECKPOINTS_KEPT,
+        "dataloader_pin_memory": gpu,
+        "ddp_find_unused_parameters": True if launch.engine == "ddp" else None,
+        "deepspeed": deepspeed_settings(launch),
+    }
+    return settings | stage.trainer
+
+
+def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
+    """DeepSpeed's settings for the engine, None where DeepSpeed is not used."""
+    if launch.engine not in ("zero2", "zero3"):
+        return None
+    return {
+        "zero_optimization": {"stage": 2 if launch.engine == "zero2" else 3, "overlap_comm": torch.cuda.is_available()},
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "gradient_clipping": "auto",
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+    }
+
+
+def adapter(lora: Lora | None) -> LoraConfig | None:
+    """The recipe's adapter as peft takes it."""
+    if lora is None:
+        return None
+    return LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM"
+    )  # fmt: skip
+
+
+class RunLog(TrainerCallback):  # type: ignore[misc]
+    """Writes what a trainer logs to `metrics.jsonl` and to TensorBoard events, seals checkpoints, and tells a terminal-less user of progress."""
+
+    def __init__(self, out: Path, name: str) -> None:
+        self.out = out
+        self.name = name
+        self.path = out / "metrics.jsonl"
+        self.writer: SummaryWriter | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        # A killed run may have logged steps that its last checkpoint does not hold; they are done again.
+        kept = [row for row in files.read_lines(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
+        files.write_lines(self.path, kept)
+        self.writer = SummaryWriter(str(self.out / "events"), purge_step=state.global_step + 1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.writer is None or not logs:
+            return
+        numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float | str) and _is_number(value)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step} | numbers) + "\n")
+        for key, value in numbers.items():
+            self.writer.add_scalar(f"{self.name}/{key}", value, state.global_step)
+        every = max(1, state.max_steps // 5)
+        if args.disable_tqdm and state.global_step % every == 0 and ("loss" in numbers or "reward" in numbers):
+            shown = {key: round(numbers[key], 3) for key in ("loss", "reward", "rewards/accuracy/mean") if key in numbers}
+            print(f"  {self.name}: step {state.global_step}/{state.max_steps} {shown}", file=sys.stderr, flush=True)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            files.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor) -> None:
+    """Train from the newest whole checkpoint of `out`, if any; then write the plain model folder `out/model`, sealed last."""
+    checkpoint = files.newest_checkpoint(out / "checkpoints")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_model(trainer, out / "model", processor)
+
+
+def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor) -> None:
+    """Write thinker (adapters merged) and processor as a Hugging Face folder that loads from any path."""
+    accelerator = trainer.accelerator
+    state = accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
+    model = accelerator.unwrap_model(trainer.model)
+    if PartialState().is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        if hasattr(model, "merge_and_unload"):
+            if state is not None:
+                raise InputError("launch.engine: adapters cannot be merged from shards yet; allowed with lora: single, ddp")
+            model = model.merge_and_unload()
+        write_folder(model, folder, processor, state)
+    PartialState().wait_for_everyone()
+
+
+def write_folder(
+    model: PreTrainedModel, folder: Path, processor: Qwen2_5OmniProcessor, state: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Save a thinker and its processor to `folder`, the manifest last."""
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    processor.save_pretrained(folder)
+    files.seal(folder)
+
+
+def callbacks(out: Path, name: str) -> Sequence[TrainerCallback]:
+    """The callbacks of every training stage."""
+    return [RunLog(out, name)]

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import copy
+import json
+import re
+import wave
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from omnistage.data.errors import InputError, MediaError, RecordError
+from omnistage.data.formats import READERS, read
+from omnistage.data.media import MediaLimits, decode
+from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
+
+NUMBER = "Question and answer (Arabic numerals)"
+SINGLE = "Multiple-choice question (select one answer choice)"
+MULTI = "Multiple-choice question (select one or more answer choices)"
+YES_NO = "Judgment question (Yes or No)"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with `videos/a.mp4` (picture only, 2 s) and `audios/a.wav`."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "audios").mkdir()
+    with av.open(str(tmp_path / "videos" / "a.mp4"), "w") as container:
+        picture = container.add_stream("libx264", rate=2)
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(4):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(picture.encode())
+    with wave.open(str(tmp_path / "audios" / "a.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * 16_000))
+    return tmp_path
+
+
+def row(pattern: str = SINGLE, answer: Any = "A", options: Any = ("A.red", "B.blue", "C.green"), **questions: Any) -> dict[str, Any]:
+    fields = {"task_type": "Colour", "question_pattern": pattern, "question": "Which?", "options": options, "answer": answer}
+    return {"video_path": "videos/a.mp4", "questions": fields | questions}
+
+
+def load(root: Path, content: Any, **arguments: Any) -> list[Record]:
+    path = root / "train.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return list(read("humansense", path, **arguments))
+
+
+def one(root: Path, entry: dict[str, Any], **arguments: Any) -> Record:
+    (record,) = load(root, [entry], **arguments)
+    return record
+
+
+def test_a_row_becomes_a_record(root: Path) -> None:
+    entry = row(answer="B", asr_en="hello", fps=25, full_frame_number=50, note={"x": 1}, response="<think>t</think><answer>B</answer>")
+    path = str((root / "videos" / "a.mp4").resolve())
+    assert one(root, entry) == Record(
+        id="train-0",
+        modality=Modality.VIDEO,
+        task="Colour",
+        kind=AnswerKind.SINGLE_CHOICE,
+        question="Which?",
+        target="B",
+        media=(MediaRef("video", path),),
+        options=("red", "blue", "green"),
+        response="<think>t</think><answer>B</answer>",
+        source="train.json: record 0",
+        extra={"asr_en": "hello", "fps": 25, "full_frame_number": 50, "note": {"x": 1}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "answer", "kind", "target"),
+    [
+        (SINGLE, "C", AnswerKind.SINGLE_CHOICE, "C"),
+        (SINGLE, "c", AnswerKind.SINGLE_CHOICE, "C"),
+        (SINGLE, "C. green", AnswerKind.SINGLE_CHOICE, "C"),
+        (SINGLE, "(c) Green", AnswerKind.SINGLE_CHOICE, "C"),
+        (SINGLE, "Blue", AnswerKind.SINGLE_CHOICE, "B"),
+        (MULTI, "A,C", AnswerKind.MULTI_SELECT, "A,C"),
+        (MULTI, "CA", AnswerKind.MULTI_SELECT, "A,C"),
+        (MULTI, "c. a\uff0cB", AnswerKind.MULTI_SELECT, "A,B,C"),
+        (MULTI, "B ", AnswerKind.MULTI_SELECT, "B"),
+        (NUMBER, "10", AnswerKind.NUMBER, "10"),
+        (NUMBER, 4, AnswerKind.NUMBER, "4"),
+        (NUMBER, "007", AnswerKind.NUMBER, "7"),
+        (NUMBER, "2.50", AnswerKind.NUMBER, "2.5"),
+        (NUMBER, "10.0", AnswerKind.NUMBER, "10"),
+        (NUMBER, "-0", AnswerKind.NUMBER, "0"),
+        (NUMBER, "-3.", AnswerKind.NUMBER, "-3"),
+        (YES_NO, "Yes", AnswerKind.YES_NO, "yes"),
+        (YES_NO, "NO.", AnswerKind.YES_NO, "no"),
+    ],
+)
+def test_answers_get_their_normal_form(root: Path, pattern: str, answer: Any, kind: AnswerKind, target: str) -> None:
+    record = one(root, row(pattern, answer))
+    assert (record.kind, record.target) == (kind, target)
+    assert record.options == (("red", "blue", "green") if pattern in (SINGLE, MULTI) else ())
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [
+        (["A.son", "B.daughter"], ("son", "daughter")),
+        (["A. son", "B. daughter"], ("son", "daughter")),
+        (["A) son", "(B) daughter"], ("son", "daughter")),
+        (["A\uff0eson", "B\u3001daughter"], ("son", "daughter")),
+        (["son", "daughter"], ("son", "daughter")),
+        (["U.S. citizen", "E.U. citizen"], ("U.S. citizen", "E.U. citizen")),
+        ([f"{letter}. {letter * 2}" for letter in "ABCDEFGHIJ"], tuple(letter * 2 for letter in "ABCDEFGHIJ")),
+    ],
+)
+def test_letters_are_stripped_from_options(root: Path, options: list[str], texts: tuple[str, ...]) -> None:
+    assert one(root, row(options=options)).options == texts
+
+
+@pytest.mark.parametrize(
+    ("path", "task", "given", "modality"),
+    [
+        ("videos/a.mp4", "Colour", None, Modality.VIDEO),
+        ("videos/a.mp4", "Relation_Recognition", None, Modality.AUDIO_VIDEO),
+        ("videos/a.mp4", "Psychological_Chat", None, Modality.AUDIO),
+        ("audios/a.wav", "Colour", None, Modality.AUDIO),
+        ("audios/sound.mp4", "Relation_Recognition", None, Modality.AUDIO),
+        ("videos/a.mp4", "Psychological_Chat", Modality.AUDIO_VIDEO, Modality.AUDIO_VIDEO),
+        ("videos/a.mp4", "Relation_Recognition", Modality.VIDEO, Modality.VIDEO),
+        ("videos/a.mp4", "Colour", Modality.TEXT, Modality.TEXT),
+    ],
+)
+def test_modality_from_argument_then_file_then_task(root: Path, path: str, task: str, given: Modality | None, modality: Modality) -> None:
+    (root / "audios" / "sound.mp4").write_bytes((root / "audios" / "a.wav").read_bytes())
+    record = one(root, row(task_type=task) | {"video_path": path}, modality=given)
+    full = str((root / path).resolve())
+    media = {
+        Modality.TEXT: (),
+        Modality.VIDEO: (MediaRef("video", full),),
+        Modality.AUDIO: (MediaRef("audio", full),),
+        Modality.AUDIO_VIDEO: (MediaRef("video", full, sound=full),),
+    }
+    assert (record.modality, record.media) == (modality, media[modality])
+
+
+def test_records_decode(root: Path) -> None:
+    clip = decode(one(root, row()).media[0], MediaLimits())
+    assert clip.frames is not None
+    assert (clip.frames.shape, clip.fps) == ((4, 32, 32, 3), 2.0)
+
+
+def test_ids_are_kept_or_made(root: Path) -> None:
+    assert [record.id for record in load(root, [row(), row() | {"id": "x"}, row() | {"id": 7}])] == ["train-0", "x", "7"]
+
+
+@pytest.mark.parametrize("twice", [[row() | {"id": "x"}, row() | {"id": "x"}], [row() | {"id": "train-1"}, row()]])
+def test_ids_must_differ(root: Path, twice: list[Any]) -> None:
+    with pytest.raises(RecordError, match=r"^train\.json: record 1: id: '.*' is the id of record 0 too"):
+        load(root, twice)
+
+
+def test_media_root_and_limit(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("annotations")
+    path = elsewhere / "train.json"
+    path.write_text(json.dumps([row(), row(), "broken"]))
+    assert [record.id for record in read("humansense", path, media_root=root, limit=2)] == ["train-0", "train-1"]
+    with pytest.raises(MediaError, match=r"train\.json: record 0: video_path: 'videos/a\.mp4' is no file under"):
+        list(read("humansense", path))
+
+
+def changed(entry: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """The row with fields of `questions` replaced, or left out where the value is `...`."""
+    entry = copy.deepcopy(entry)
+    entry["questions"] = {name: value for name, value in (entry["questions"] | fields).items() if value is not ...}
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("text", 'it is the string "text"; allowed: an object with video_path and questions'),
+        (None, "it is null; allowed: an object"),
+        ({"questions": row()["questions"]}, "video_path: missing; allowed: the path of a clip"),
+        (row() | {"video_path": 3}, "video_path: got the number 3; allowed: the path of a clip"),
+        ({"video_path": "videos/a.mp4"}, "questions: missing; allowed: one object"),
+        (row() | {"questions": [row()["questions"]]}, "questions: got a list; allowed: one object"),
+        (row() | {"id": []}, "id: got a list; allowed: a string or a whole number"),
+        (changed(row(), task_type=...), "questions.task_type: missing"),
+        (changed(row(), question=" "), 'questions.question: got the string " "; allowed: a string that is not empty'),
+        (changed(row(), question_pattern=...), f"questions.question_pattern: missing; allowed: {NUMBER} | {SINGLE}"),
+        (
+            changed(row(), question_pattern="Judgement question (Yes or No)"),
+            f"questions.question_pattern: unknown question pattern .*did you mean '{YES_NO}'",
+        ),
+        (row(options=None), "questions.options: missing; allowed: a list of 2 to 10 strings"),
+        (row(options="A.red B.blue"), "questions.options: got the string .*; allowed: a list of 2 to 10 strings"),
+        (row(options=["A.red"]), "questions.options: got 1; allowed: a list of 2 to 10 strings"),
+        (row(options=[str(i) for i in range(11)]), "questions.options: got 11; allowed: a list of 2 to 10 strings"),
+        (row(options=["A.red", 2]), "questions.options[1]: got the number 2; allowed: a string that is not empty"),
+        (row(options=["A.red", "B."]), "questions.options[1]: has a letter and no text"),
+        (row(options=["A.red", "C.blue"]), "questions.options[1]: got the string \"C.blue\"; allowed: the letter 'B' first, or no letters"),
+        (row(options=["B.red", "A.blue"]), "questions.options[0]: got the string \"B.red\"; allowed: the letter 'A' first, or no letters"),
+        (row(options=["A.red", "blue"]), "questions.options[1]: got the string \"blue\"; allowed: the letter 'B' first, or no letters"),
+        (changed(row(), answer=...), "questions.answer: missing; allowed: one of A, B, C"),
+        (row(answer="D"), 'questions.answer: got the string "D"; allowed: one of A, B, C, or the text of one option'),
+        (row(answer="A,C"), 'questions.answer: got the string "A,C"; allowed: one of A, B, C'),
+        (row(answer=["A"]), "questions.answer: got a list; allowed: one of A, B, C"),
+        (row(answer="yellow"), 'questions.answer: got the string "yellow"; allowed: one of A, B, C'),
+        (row(MULTI, "A,D"), "questions.answer: got the string \"A,D\"; allowed: letters of A, B, C, such as 'A,C'"),
+        (row(MULTI, ","), "questions.answer: got the string \",\"; allowed: letters of A, B, C, such as 'A,C'"),
+        (row(NUMBER, "three"), "questions.answer: got the string \"three\"; allowed: a number in digits, such as '10' or '2.5'"),
+        (row(NUMBER, "3 people"), 'questions.answer: got the string "3 people"; allowed: a number in digits'),
+        (row(NUMBER, "\u0663"), "questions.answer: got the string .*; allowed: a number in digits"),
+        (row(NUMBER, float("nan")), 'questions.answer: got the string "nan"; allowed: a number in digits'),
+        (row(YES_NO, "maybe"), 'questions.answer: got the string "maybe"; allowed: yes or no'),
+        (row(YES_NO, True), "questions.answer: got the truth value true; allowed: yes or no"),
+        (row(response=""), 'questions.response: got the string ""; allowed: a string that is not empty'),
+    ],
+)
+def test_malformed_rows_name_file_record_field_and_what_is_allowed(root: Path, entry: Any, message: str) -> None:
+    pattern = "^" + r"train\.json: record 1: " + ".*".join(map(re.escape, message.split(".*")))
+    with pytest.raises(RecordError, match=pattern) as caught:
+        load(root, [row(), entry])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("videos/gone.mp4", "'videos/gone.mp4' is no file under"),
+        ("videos", "'videos' is no file under"),
+        ("../a.mp4", "'../a.mp4' leaves the media root"),
+        ("/a.mp4", "'/a.mp4' leaves the media root"),
+        ("train.json", "has neither a picture nor a sound stream"),
+        ("empty.mp4", "cannot be read as a clip"),
+    ],
+)
+def test_media_must_be_there_and_readable(root: Path, path: str, reason: str) -> None:
+    (root / "empty.mp4").touch()
+    with pytest.raises(MediaError, match=rf"^train\.json: record 1: video_path: .*{reason}"):
+        load(root, [row(), row() | {"video_path": path}])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "the top level is an object; allowed: a list of objects"),
+        ('{"a": 1}\n{"a": 2}', "line 2, column 1: Extra data; allowed: one JSON list, not one object a line"),
+        ("[1,", r"line 1, column 4: .*; allowed: one JSON list"),
+        ("", r"line 1, column 1: .*; allowed: one JSON list"),
+    ],
+)
+def test_the_file_must_be_one_json_list(root: Path, content: str, message: str) -> None:
+    with pytest.raises(RecordError, match=rf"^train\.json: {message}"):
+        load(root, content)
+
+
+def test_the_file_must_be_utf8(root: Path) -> None:
+    (root / "latin.json").write_bytes(b'["\xe9"]')
+    with pytest.raises(RecordError, match=r"^latin\.json: byte 2 is not UTF-8"):
+        list(read("humansense", root / "latin.json"))
+
+
+def test_registry_refuses_before_anything_is_read(root: Path) -> None:
+    (root / "train.json").write_text("[]")
+    assert "humansense" in READERS
+    assert list(read("humansense", root / "train.json")) == []
+    with pytest.raises(InputError, match=r"unknown format 'humansens'; did you mean 'humansense'\?"):
+        read("humansens", root / "train.json")
+    with pytest.raises(InputError, match=r"annotation file '.*gone\.json' does not exist"):
+        read("humansense", root / "gone.json")
+    with pytest.raises(InputError, match=r"media root '.*gone' does not exist"):
+        read("humansense", root / "train.json", media_root=root / "gone")
+    with pytest.raises(InputError, match="limit must not be negative, got -1"):
+        read("humansense", root / "train.json", limit=-1)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from omnistage.data.errors import InputError
+from omnistage.data.prompts import TEMPLATES, render, text
+from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
+
+COLOUR = Record(
+    id="1",
+    modality=Modality.VIDEO,
+    task="colour",
+    kind=AnswerKind.SINGLE_CHOICE,
+    question="What colour is it?",
+    target="A",
+    media=(MediaRef("video", "a.mp4"),),
+    options=("red", "blue"),
+)
+COUNT = replace(COLOUR, kind=AnswerKind.NUMBER, question="How many\n are there?", target="3", options=())
+
+
+def test_think_answer_holds_question_options_and_the_form_of_the_answer() -> None:
+    lines = text(COLOUR).split("\n")
+    assert lines[:4] == ["What colour is it?", "A. red", "B. blue", ""]
+    assert lines[-1] == "<think>your reasoning</think><answer>the letter of the one right option</answer>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        (AnswerKind.MULTI_SELECT, "the letters of all right options, joined by commas"),
+        (AnswerKind.NUMBER, "one number in digits"),
+        (AnswerKind.YES_NO, "yes or no"),
+        (AnswerKind.OPEN, "a short answer"),
+    ],
+)
+def test_think_answer_hints_at_the_kind(kind: AnswerKind, form: str) -> None:
+    assert text(replace(COLOUR, kind=kind)).endswith(f"<answer>{form}</answer>")
+
+
+def test_no_options_leave_no_gap() -> None:
+    assert text(COUNT).split("\n")[2] == ""
+    assert text(COUNT).split("\n")[3].startswith("Reason")
+
+
+def test_short_is_one_line_with_a_hint_of_a_word() -> None:
+    assert text(COLOUR, "short") == "What colour is it? A red B blue"
+    assert text(replace(COLOUR, kind=AnswerKind.MULTI_SELECT), "short") == "What colour is it? A red B blue all"
+    assert text(COUNT, "short") == "How many are there? number"
+    assert text(replace(COUNT, kind=AnswerKind.YES_NO), "short") == "How many are there? yes or no"
+    assert text(replace(COUNT, kind=AnswerKind.OPEN), "short") == "How many are there?"
+
+
+def test_media_come_first_and_the_system_text_is_optional() -> None:
+    user = {"role": "user", "content": [{"type": "video", "video": "a.mp4"}, {"type": "text", "text": text(COLOUR)}]}
+    assert render(COLOUR) == [user]
+    assert render(COLOUR, system="Be brief.") == [{"role": "system", "content": "Be brief."}, user]
+
+
+def test_parts_follow_the_media_of_the_record() -> None:
+    def parts(*media: MediaRef) -> list[tuple[str, str]]:
+        content = render(COLOUR.with_media(media), "short")[0]["content"]
+        return [(part["type"], part[part["type"]]) for part in content]
+
+    question = ("text", text(COLOUR, "short"))
+    assert parts() == [question]
+    assert parts(MediaRef("audio", "a.wav")) == [("audio", "a.wav"), question]
+    both = parts(MediaRef("video", "a.mp4", sound="a.mp4"), MediaRef("audio", "b.wav"))
+    assert both == [("video", "a.mp4"), ("audio", "b.wav"), question]
+
+
+def test_the_answer_is_not_in_the_prompt() -> None:
+    record = replace(COLOUR, kind=AnswerKind.OPEN, options=(), target="vermilion", response="<think>t</think><answer>vermilion</answer>")
+    for template in TEMPLATES:
+        assert "vermilion" not in str(render(record, template))
+
+
+def test_unknown_template_names_the_known() -> None:
+    with pytest.raises(InputError, match=r"unknown prompt template 'shrt'; did you mean 'short'\? known: short, think_answer"):
+        render(COLOUR, "shrt")

@@ -1,0 +1,311 @@
+"""The recipe: what is shipped loads, what is wrong is one line that says where and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from omnistage.data.errors import RecipeError
+from omnistage.data.records import Modality
+from omnistage.stages import recipe as recipes
+from omnistage.stages.recipe_file import parse_yaml
+
+GOOD = """
+run_dir: runs/test
+model: {tiny: {}}
+stages:
+  - {name: start, kind: sft, learning_rate: 1e-3, steps: 2, data: [{path: a.json}]}
+  - name: video
+    kind: grpo
+    modality: video
+    learning_rate: 1e-6
+    epochs: 0.5
+    data: [{path: b.json, modality: video}, {path: c.json, modality: audio, weight: 0.5}]
+    rewards: [{name: accuracy}]
+"""
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def fault(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", sorted(recipes.shipped()))
+def test_shipped_recipe_loads_describes_and_round_trips(name: str) -> None:
+    recipe = recipes.load(name)
+    text = recipes.describe(recipe)
+    for number, stage in enumerate(recipe.stages, start=1):
+        assert f"{number:02d} {stage.name}" in text
+    assert recipes.build(recipes.Recipe, json.loads(json.dumps(recipes.dump(recipe))), "again") == recipe
+
+
+def test_published_settings() -> None:
+    """The numbers of the published scripts (identical in the three of them)."""
+    recipe = recipes.load("humansense_7b")
+    assert [stage.name for stage in recipe.stages] == ["video", "audio", "audio_video"]
+    assert (recipe.launch.engine, recipe.launch.processes, recipe.media.max_frames, recipe.media.max_pixels) == ("zero3", 8, 16, 360 * 420)
+    assert recipe.model.freeze == []
+    for stage in recipe.stages:
+        assert isinstance(stage, recipes.GrpoStage)
+        assert (stage.num_generations, stage.prompts_per_step, stage.learning_rate, stage.beta) == (8, 8, 1e-6, 0.1)
+        assert (stage.reference, stage.temperature, stage.max_completion_length, stage.epochs) == ("stage_start", 1.0, 2048, 1)
+        assert [(reward.name, reward.weight) for reward in stage.rewards] == [("accuracy", 1.0), ("format", 1.0)]
+        assert stage.data[0].modality == stage.modality == Modality(stage.name)
+
+
+def test_demo_follows_its_run_dir() -> None:
+    recipe = recipes.load("demo", ["run_dir=elsewhere/x"])
+    assert recipe.synth is not None and recipe.evaluation is not None
+    paths = [source.path for part in [recipe.evaluation, *recipe.stages] for source in part.data]
+    roots = {source.media_root for part in [recipe.evaluation, *recipe.stages] for source in part.data}
+    assert recipe.synth.path == "elsewhere/x/data"
+    assert roots == {"elsewhere/x/data"}
+    assert all(re.fullmatch(r"elsewhere/x/data/(cold_start|train|held_out)_(video|audio|audio_video)\.json", path) for path in paths)
+
+
+def test_a_file_wins_over_a_shipped_name_and_a_folder_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()
+    assert recipes.load("demo").run_dir == "runs/demo"
+    Path("demo").rmdir()
+    Path("demo").write_text(GOOD)
+    assert recipes.load("demo").run_dir == "runs/test"
+
+
+def test_defaults_and_folders(good: Path) -> None:
+    recipe = recipes.load(good)
+    video = recipe.stages[1]
+    assert isinstance(video, recipes.GrpoStage)
+    assert (video.reference, video.completions_per_step) == ("none", 64)
+    assert recipe.stage_dir("video") == Path("runs/test/02-video")
+
+
+def test_reference_follows_beta_unless_it_is_given(good: Path) -> None:
+    derived = recipes.load(good, ["stages.video.beta=0.1"]).stages[1]
+    given = recipes.load(good, ["stages.video.beta=0.1", "stages.video.reference=base"]).stages[1]
+    assert isinstance(derived, recipes.GrpoStage) and isinstance(given, recipes.GrpoStage)
+    assert (derived.reference, given.reference) == ("stage_start", "base")
+
+
+def test_stage_settings_come_before_the_models(good: Path) -> None:
+    overrides = ["model.freeze=[vision]", "model.lora={rank: 4}", "stages.video.freeze=[]", "stages.video.lora={rank: 8}"]
+    recipe = recipes.load(good, overrides)
+    start, video = recipe.stages
+    assert isinstance(start, recipes.SftStage) and isinstance(video, recipes.GrpoStage)
+    ranks = [lora.rank for lora in (recipe.lora_of(start), recipe.lora_of(video)) if lora]
+    assert (recipe.freeze_of(start), recipe.freeze_of(video), ranks) == (["vision"], [], [4, 8])
+
+
+def test_recipes_are_frozen(good: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipes.load(good).seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("seed=7", lambda r: r.seed == 7),
+        ("media.fps=4", lambda r: r.media.fps == 4.0),
+        ("stages.video.learning_rate=2e-6", lambda r: r.stages[1].learning_rate == 2e-6),
+        ("stages.1.num_generations=4", lambda r: r.stages[1].num_generations == 4),
+        ("stages.video.data.1.weight=3", lambda r: [s.weight for s in r.stages[1].data] == [1.0, 3.0]),
+        ("stages.video.rewards.accuracy.weight=-2.5", lambda r: r.stages[1].rewards[0].weight == -2.5),
+        ("stages.video.trainer.max_grad_norm=0.5", lambda r: r.stages[1].trainer == {"max_grad_norm": 0.5}),
+        ("model={path: org/name, freeze: [audio]}", lambda r: (r.model.path, r.model.freeze) == ("org/name", ["audio"])),
+        ("model.system_prompt=a=b: c", None),
+        ('model.system_prompt="a=b: c"', lambda r: r.model.system_prompt == "a=b: c"),
+    ],
+)
+def test_override(good: Path, override: str, read: Any) -> None:
+    if read is None:
+        assert fault(good, override).startswith(f"--set {override}: line 1: ")
+    else:
+        assert read(recipes.load(good, [override]))
+
+
+def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
+    stages = recipes.load("humansense_7b", ["stages.audio.rewards.format.weight=0.5", "stages.audio.trainer.logging_steps=3"]).stages
+    assert [[reward.weight for reward in stage.rewards] for stage in stages if isinstance(stage, recipes.GrpoStage)] == [[1, 1], [1, 0.5], [1, 1]]
+    assert [stage.trainer["logging_steps"] for stage in stages if isinstance(stage, recipes.GrpoStage)] == [1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=true"], "seed: is True; must be a whole number"),
+        (["media.fps=.nan"], "media.fps: is nan; must be a finite number"),
+        (["run_dir="], "run_dir: is null; must be text"),
+        (["stages=[]"], "stages: has 0 entries; must have at least 1"),
+        (["stages.video.num_generations=1"], "stages[1] (video).num_generations: is 1; must be at least 2"),
+        (["stages.video.data.1.weight=0"], "stages[1] (video).data[1].weight: is 0; must be more than 0"),
+        (["stages.video.rewards.0.weight=x"], "stages[1] (video).rewards[0] (accuracy).weight: is 'x'; must be a number"),
+        (["stages.video.kind=grop"], "stages[1] (video).kind: unknown value 'grop'; did you mean 'grpo'? known: evaluate, grpo, sft"),
+        (["stages.video.modality=vido"], "stages[1] (video).modality: unknown value 'vido'; did you mean 'video'? known: audio, audio_video, text, video"),
+        (["model.attention=spda"], "model.attention: unknown value 'spda'; did you mean 'sdpa'? known: auto, eager, flash_attention_2, sdpa"),
+        (["launch.procesess=2"], "launch: unknown key 'procesess'; did you mean 'processes'? known: engine, processes, threads"),
+        (["stages.start.data.0.format=humansens"], "stages[0] (start).data[0].format: unknown format 'humansens'; did you mean 'humansense'? known: humansense"),
+        (["stages.1.name=start"], "stages[0] and stages[1] are both named 'start'; names must be unique"),
+        (["stages.1.name=A b"], "stages[1] (A b).name: is 'A b'; must match ^[a-z0-9_]+$"),
+        (["stages.video.trainer.beta=1"], "stages[1] (video).trainer: sets 'beta', which is a field of the stage itself; set it there"),
+        (["stages.video.trainer={a-b: 1}"], "stages[1] (video).trainer: has the key 'a-b', which cannot name a field of TRL's config"),
+        (["model.lora.targets=("], "model.lora.targets: is '(', which is no regular expression: missing ), unterminated subpattern at position 0"),
+        (["synth={path: x, train: 1, held_out: 1}"], "synth.cold_start: is missing"),
+        (["seed=a", "stages.video.temperature=0"], "seed: is 'a'; must be a whole number | stages[1] (video).temperature: is 0; must be more than 0"),
+    ],
+)
+def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
+    assert fault(good, *overrides) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.path=org/name"], "model: path is 'org/name' and tiny is given too; give exactly one"),
+        (["model.tiny=null"], "model: has neither path nor tiny; give exactly one"),
+        (["model.tiny.hidden=65"], "model.tiny: hidden is 65 and heads is 4; hidden must be a multiple of heads"),
+        (["model.tiny.tower_hidden=6"], "model.tiny: tower_hidden is 6 and heads is 4; tower_hidden must be a multiple of heads"),
+        (
+            ["model.attention=flash_attention_2", "model.dtype=float32"],
+            "model: attention is 'flash_attention_2' and dtype is 'float32'; flash attention needs 'bfloat16' or 'float16'",
+        ),
+        (["media={min_pixels: 9, max_pixels: 4}"], "media: min_pixels is 9 and max_pixels is 4; min_pixels must not be larger"),
+        (["launch.processes=2"], "launch: engine is 'single' and processes is 2; 'single' runs one process (or take ddp, zero2, zero3)"),
+        (["stages.video.steps=3"], "stages[1] (video): steps is 3 and epochs is 0.5; give exactly one (the other null)"),
+        (["stages.video.epochs=null"], "stages[1] (video): has neither steps nor epochs; give exactly one"),
+        (["stages.video.reference=base"], "stages[1] (video): reference is 'base' and beta is 0; reference must be 'none' exactly when beta is 0"),
+        (
+            ["stages.video.reference=none", "stages.video.beta=0.04"],
+            "stages[1] (video): reference is 'none' and beta is 0.04; reference must be 'none' exactly when beta is 0",
+        ),
+        (
+            ["stages.video.modality=audio_video"],
+            "stages[1] (video): modality is 'audio_video' and its sources hold audio, video; at least one must hold 'audio_video'",
+        ),
+        (
+            ["stages.video.per_device_batch=3"],
+            "stages[1] (video): prompts_per_step x num_generations is 64 and per_device_batch x launch.processes is 3; "
+            "the first must be a multiple of the second",
+        ),
+        (
+            ["launch={engine: ddp, processes: 3}", "stages.start.batch_size=15"],
+            "stages[1] (video): prompts_per_step is 8 and launch.processes is 3; the first must be a multiple of the second",
+        ),
+        (
+            ["launch={engine: ddp, processes: 3}"],
+            "stages[0] (start): batch_size is 16 and launch.processes is 3; the first must be a multiple of the second",
+        ),
+        (
+            ["stages.start.freeze=[vision, audio, language]"],
+            "stages[0] (start): freeze names vision, audio and language and lora is null; nothing is left to train",
+        ),
+        (
+            ["synth={path: x, cold_start: 1, train: 1, held_out: 1, wrong_answers: {text: 0.5}}"],
+            "synth.wrong_answers: names 'text', which has no clips; allowed: video, audio, audio_video",
+        ),
+    ],
+)
+def test_broken_rule_says_both_values(good: Path, overrides: list[str], message: str) -> None:
+    assert fault(good, *overrides) == message
+
+
+def test_rules_let_their_neighbours_through(good: Path) -> None:
+    """Each just inside a rule that the test above breaks."""
+    recipes.load(good, ["stages.start.freeze=[vision, audio, language]", "model.lora={}"])
+    recipes.load(good, ["stages.video.modality=audio_video", "stages.video.data.0.modality=null"])
+    recipes.load(good, ["media={min_pixels: 4, max_pixels: 4}"])
+    recipes.load(good, ["launch={engine: ddp, processes: 2}", "stages.video.per_device_batch=32"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "--set seed: must read KEY=VALUE, with dots between the parts of KEY"),
+        ("a..b=1", "--set a..b=1: must read KEY=VALUE, with dots between the parts of KEY"),
+        ("seed.x=1", "--set seed.x=1: seed is 3, which has no parts"),
+        ("stages.vidoe.steps=1", "--set stages.vidoe.steps=1: unknown entry of stages 'vidoe'; did you mean 'video'? known: start, video"),
+        ("stages.2.steps=1", "--set stages.2.steps=1: stages has 2 entries, counted from 0; '2' is none of them"),
+        ("sede=1", "unknown key 'sede'; did you mean 'seed'? known: evaluation, launch, media, model, prompt, run_dir, seed, stages, synth"),
+    ],
+)
+def test_wrong_override(good: Path, override: str, message: str) -> None:
+    assert fault(good, "seed=3", override) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run_dir: a\nseed: 1\nseed: 2\n", "line 3: duplicate key 'seed'"),
+        ("run_dir: a\nmodel: {tiny: {}\n", "line 3: expected ',' or '}', but got '<stream end>'"),
+        ("run_dir: !!python/name:os.system\n", "line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'"),
+        ("", "must hold a mapping (run_dir, model, stages, ...), not nothing"),
+        ("- 1\n", "must hold a mapping (run_dir, model, stages, ...), not a list"),
+        ("a: &a [*a]\n", "is nested too deeply, or holds itself"),
+        ("a: " + "[" * 5000, "is nested too deeply, or holds itself"),
+    ],
+)
+def test_wrong_yaml(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    assert fault(path) == message
+
+
+def test_not_text_and_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"seed: \xff")
+    assert fault(path) == "is not UTF-8 text (invalid start byte at byte 6)"
+    assert fault(tmp_path) == "is no file; give the recipe's YAML file"
+    with pytest.raises(RecipeError, match=r"^dmeo: no such file, and unknown shipped recipe 'dmeo'; did you mean 'demo'\?"):
+        recipes.load("dmeo")
+
+
+def test_many_faults_are_cut(good: Path) -> None:
+    entries = ", ".join("{path: 1}" for _ in range(10))
+    assert fault(good, f"stages.start.data=[{entries}]").endswith("stages[0] (start).data[7].path: is 1; must be text | and 2 more")
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-6", 1e-6), ("-2E3", -2000.0), ("1.5e2", 150.0), ("12", 12), ("1e", "1e"), ("0x10", 16), ("1.0e-6", 1e-6)])
+def test_numbers_with_exponents(text: str, value: object) -> None:
+    assert parse_yaml(text, "x") == value and type(parse_yaml(text, "x")) is type(value)
+
+
+def test_a_merged_key_may_be_overridden() -> None:
+    assert parse_yaml("deep: {er: &b {<<: {k: 0, l: 5}, k: 1}}\nc: {<<: *b, k: 2}", "x") == {"deep": {"er": {"k": 1, "l": 5}}, "c": {"k": 2, "l": 5}}
+
+
+def test_every_field_is_described() -> None:
+    schema = recipes.json_schema()
+    sections = {"Recipe": schema, **{name: part for name, part in schema["$defs"].items() if part["type"] == "object"}}
+    assert set(sections) >= {"Recipe", "Model", "Tiny", "Lora", "Media", "Synth", "Launch", "Source", "GrpoStage", "SftStage", "EvaluateStage"}
+    for name, section in sections.items():
+        assert section["additionalProperties"] is False, name
+        for field, entry in section["properties"].items():
+            assert entry.get("description"), f"{name}.{field}"
+    assert issubclass(recipes.Recipe, BaseModel)
+
+
+def test_description_chains_the_folders(good: Path) -> None:
+    with_check = GOOD + "  - {name: check, kind: evaluate, data: [{path: d.json}], controls: [blank]}\n"
+    with_check += "  - {name: more, kind: sft, learning_rate: 1e-3, steps: 2, data: [{path: a.json}]}\n"
+    good.write_text(with_check)
+    text = recipes.describe(recipes.load(good, ["launch={engine: zero2, processes: 2}", "stages.video.beta=0.1"]))
+    assert re.findall(r"starts from +(.*)", text) == ["the tiny model", "runs/test/01-start/model", *["runs/test/02-video/model"] * 2]
+    assert re.findall(r"writes +(.*)", text) == ["runs/test/01-start/model", "runs/test/02-video/model", "runs/test/03-check", "runs/test/04-more/model"]
+    assert "8 prompts x 8 = 64 completions" in text
+    assert "beta 0.1, reference stage_start" in text
+    assert "c.json (humansense, audio), weight 0.5 of 1.5" in text
+    assert "python -m torch.distributed.run --standalone --nproc_per_node 2 -m omnistage.launch.worker RESOLVED.json" in text

@@ -1,0 +1,85 @@
+"""The private seams of TRL that omnistage.rl overrides or calls. A failure names what moved; mend the override, then this table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+import torch
+from trl import GRPOTrainer
+from trl.trainer import utils
+
+LOGPS = (
+    "self model input_ids attention_mask logits_to_keep batch_size=None compute_entropy=False compute_aux_loss=False pixel_values=None "
+    "image_grid_thw=None num_images=None pixel_attention_mask=None spatial_shapes=None num_tiles=None image_sizes=None token_type_ids=None "
+    "mm_token_type_ids=None image_position_ids=None"
+)
+METHODS = {
+    "_tokenize_prompts": "self prompts",
+    "_generate_single_turn": "self prompt_ids images multimodal_fields num_generations has_tool_images=False",
+    "_generate_and_score_completions": "self inputs",
+    "_calculate_rewards": "self inputs prompts completions completion_ids_list",
+    "_prepare_inputs": "self generation_batch",
+    "_get_per_token_logps_and_entropies": LOGPS,
+    "_compute_loss": "self model inputs",
+    "_get_train_sampler": "self dataset=None",
+}
+FUNCTIONS = {
+    "add_fused_lm_head": "model temperature=1.0 cast_lm_head_to_fp32=False outputs=('log_probs',)",
+    "shuffle_sequence_dict": "seq_dict",
+    "split_tensor_dict": "tensor_dict num_chunks",
+}
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """Names and defaults in order, without annotations: `self model batch_size=None`."""
+    parameters = inspect.signature(function).parameters.values()
+    return " ".join(str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters)
+
+
+def _expect(owner: object, name: str, signature: str) -> None:
+    where = f"trl {version('trl')}: {getattr(owner, '__name__', owner)}.{name}"
+    function = getattr(owner, name, None)
+    assert function is not None, f"{where} is gone"
+    found = _signature(function)
+    assert found == signature, f"{where} moved\n  relied on: {signature}\n  found:     {found}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_of_the_trainer(name: str) -> None:
+    _expect(GRPOTrainer, name, METHODS[name])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_of_its_utilities(name: str) -> None:
+    _expect(utils, name, FUNCTIONS[name])
+
+
+def test_the_methods_are_called_where_the_overrides_expect_it() -> None:
+    callers = {
+        "_prepare_inputs": ["_generate_and_score_completions", "shuffle_sequence_dict", "split_tensor_dict"],
+        "_generate_and_score_completions": ["_calculate_rewards", "_get_per_token_logps_and_entropies"],
+        "_generate": ["_tokenize_prompts", "_generate_single_turn"],
+        "_compute_loss": ["_get_per_token_logps_and_entropies"],
+    }
+    for caller, called in callers.items():
+        names = inspect.unwrap(getattr(GRPOTrainer, caller)).__code__.co_names
+        gone = [name for name in called if name not in names]
+        assert not gone, f"trl {version('trl')}: GRPOTrainer.{caller} no longer calls {gone}"
+
+
+def test_a_list_of_records_follows_its_rows_through_shuffle_and_split() -> None:
+    """Media records ride along as a plain list: row i of every tensor must still stand beside record i."""
+    torch.manual_seed(0)
+    batch = {"ids": torch.arange(8), "records": [f"record {i}" for i in range(8)], "scalar": torch.tensor(3.0), "none": None}
+    shuffled = utils.shuffle_sequence_dict(batch)
+    order = shuffled["ids"].tolist()
+    assert sorted(order) == list(range(8))
+    assert order != list(range(8))
+    assert shuffled["records"] == [f"record {i}" for i in order]
+    chunks = utils.split_tensor_dict(shuffled, 4)
+    assert [chunk["ids"].tolist() for chunk in chunks] == [order[i : i + 2] for i in range(0, 8, 2)]
+    assert [chunk["records"] for chunk in chunks] == [[f"record {j}" for j in order[i : i + 2]] for i in range(0, 8, 2)]
