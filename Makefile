@@ -24,7 +24,7 @@ test: $(STAMP)  ## every test that this machine can run
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)  ## ruff over the tree
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 
 typecheck: $(STAMP)  ## mypy, strict
 	.ci/typecheck

@@ -49,7 +49,8 @@ class MediaRef:
 class Record:
     """A question about media with its known answer.
 
-    `target` is in the normal form of its kind: a letter (`"B"`), letters in order joined by commas (`"A,C"`), digits (`"10"`, `"2.5"`), `"yes"` or
+    `target` is in the normal form of its kind: a letter (`"B"`), letters in order joined by commas (`"A,C"`), digits (`"10"`,
+    `"2.5"`), `"yes"` or
     `"no"`, or plain text. `options` hold the options' texts without their letters. `response` is a whole demonstration for a
     supervised cold start, where the data has one. `source` says where the row stands (`"train.json: record 17"`, counted from 0).
     """

@@ -49,10 +49,12 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a recipe's stages", description="Runs the stages of a recipe in order.")
     run.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe (demo, humansense_7b)")
-    run.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value: stages.video.steps=5")
-    only = run.add_mutually_exclusive_group()
-    only.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
-    only.add_argument("--only", metavar="STAGE", help="run this stage alone")
+    run.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value (stages.video.steps=5)"
+    )
+    alone = run.add_mutually_exclusive_group()
+    alone.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
+    alone.add_argument("--only", metavar="STAGE", help="run this stage alone")
     run.add_argument("--run-dir", metavar="DIR", help="folder of the run, in place of the recipe's")
     run.add_argument("--dry-run", action="store_true", help="say what would run, and write nothing")
     run.set_defaults(command=_run)
@@ -119,7 +121,8 @@ def _run_dir_override(run_dir: str | None) -> list[str]:
 
 
 def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> int:
-    if recipe.launch.processes > 1:
+    # DeepSpeed needs torchrun's environment even for one process
+    if recipe.launch.engine != "single":
         from omnistage.launch import processes
 
         return processes.start(recipe, source, first, only)

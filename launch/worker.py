@@ -34,10 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> Path:
-    from omnistage.stages import pipeline
     from omnistage.stages.recipe import Recipe, build
 
-    recipe = build(Recipe, json.loads(arguments.resolved.read_text(encoding="utf-8")), str(arguments.resolved))
+    recipe = build(Recipe, json.loads(arguments.resolved.read_text(encoding="utf-8")), arguments.resolved.name)
+
+    import torch
+    from accelerate import PartialState
+
+    # left to itself, accelerate takes each CPU process for the only one
+    PartialState(cpu=not torch.cuda.is_available())
+
+    from omnistage.stages import pipeline
+
     return pipeline.run(recipe, first=arguments.first, only=arguments.only, source=arguments.source and Path(arguments.source))
 
 

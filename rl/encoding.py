@@ -38,7 +38,8 @@ class MediaShape:
 class Encoded:
     """One prompt as the model reads it.
 
-    `ids` has T token ids; `positions` is [3, T]. `pictures` are the vision patches of all clips [patches, patch values] with `grid` [clips, 3];
+    `ids` has T token ids; `positions` is [3, T]. `pictures` are the vision patches of all clips [patches, patch values] with
+    `grid` [clips, 3];
     `mels` holds one [mel bins, frames] tensor per sound, without padding. `features` keeps what frozen towers made of them, by the hash of
     the tower's weights.
     """
@@ -143,7 +144,9 @@ class Encoder:
     def _video_settings(self, record: Record, clips: Sequence[media.Clip]) -> dict[str, Any]:
         rates = {clip.fps for clip in clips if clip.frames is not None}
         if len(rates) > 1:
-            raise InputError(f"{record.source or record.id}: its clips are sampled at different rates {sorted(rates, key=str)}; one rate is allowed")
+            raise InputError(
+                f"{record.source or record.id}: its clips are sampled at different rates {sorted(rates, key=str)}; one rate is allowed"
+            )
         settings: dict[str, Any] = {"fps": rates.pop(), "do_sample_frames": False, "cap_pixels_per_frame": True}
         if self.shape.min_pixels or self.shape.max_pixels:
             default = self.processor.videos_kwargs["size"]
@@ -164,9 +167,7 @@ class Encoder:
             lengths = masks.sum(-1)
         seconds = batch.get("video_second_per_grid")
         seconds = None if seconds is None else torch.as_tensor(np.asarray(seconds), dtype=torch.float32)
-        positions, _ = self._rope.get_rope_index(
-            ids, None, batch.get("video_grid_thw"), torch.ones_like(ids), in_video, lengths, seconds
-        )
+        positions, _ = self._rope.get_rope_index(ids, None, batch.get("video_grid_thw"), torch.ones_like(ids), in_video, lengths, seconds)
         return Encoded(
             ids=ids[0].tolist(),
             positions=positions[:, 0].long(),

@@ -26,14 +26,15 @@ ARCHITECTURES = ("qwen2_5_omni_thinker", "qwen2_5_omni")
 
 def thinker_of(model: nn.Module) -> Qwen2_5OmniThinkerForConditionalGeneration:
     """The thinker inside an adapter or a distributed wrapper."""
-    while not isinstance(model, Qwen2_5OmniThinkerForConditionalGeneration):
-        if hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        elif isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module
+    inside: Any = model
+    while not isinstance(inside, Qwen2_5OmniThinkerForConditionalGeneration):
+        if hasattr(inside, "get_base_model"):
+            inside = inside.get_base_model()
+        elif isinstance(getattr(inside, "module", None), nn.Module):
+            inside = inside.module
         else:
             raise TypeError(f"no Qwen2.5-Omni thinker inside {type(model).__name__}")
-    return model
+    return inside
 
 
 def check_folder(path: str) -> None:

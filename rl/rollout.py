@@ -41,7 +41,7 @@ def generate(
         cache.batch_repeat_interleave(num_generations)
     deltas = torch.tensor([[row.delta] for row in rows], device=device)
     thinker.model.rope_deltas = deltas.repeat_interleave(num_generations, 0)
-    out = thinker.generate(
+    out: Tensor = thinker.generate(
         input_ids=ids.repeat_interleave(num_generations, 0),
         attention_mask=mask.repeat_interleave(num_generations, 0),
         past_key_values=cache,

@@ -23,7 +23,8 @@ class Pool:
 class StepSampler(Sampler[int]):
     """Row indices of all steps of a stage, in order.
 
-    A step takes `prompts` rows from one pool; each row stands `repeats` times in a row (a group), and the whole step is given `passes` times
+    A step takes `prompts` rows from one pool; each row stands `repeats` times in a row (a group), and the whole step is given
+    `passes` times
     (once per reuse of its completions). Pools take turns in proportion to their weights, without chance: after any number of steps no pool
     is more than one step away from its share. Inside a pool rows come in a new random order each epoch. Everything follows from `seed`.
     """
@@ -59,7 +60,7 @@ class StepSampler(Sampler[int]):
         generators = [np.random.default_rng([self.seed, index]) for index in range(len(self.pools))]
         queues: list[list[int]] = [[] for _ in self.pools]
         for turn in self.turns():
-            rows = []
+            rows: list[int] = []
             while len(rows) < self.prompts:
                 if not queues[turn]:
                     queues[turn] = generators[turn].permutation(self.pools[turn].rows).tolist()

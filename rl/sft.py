@@ -27,7 +27,8 @@ def check_demonstrations(records: Sequence[Record]) -> None:
 
 
 class Collator:
-    """Makes a right-padded batch of the records that rows name: ids, mask, positions [3, B, T], labels (-100 outside the response) and raw media."""
+    """Makes a right-padded batch of the records that rows name: ids, mask, positions [3, B, T], labels (-100 outside the response)
+    and raw media."""
 
     def __init__(self, encoder: Encoder, records: Mapping[str, Record]) -> None:
         self.encoder = encoder
@@ -101,5 +102,3 @@ class OmniSFTTrainer(SFTTrainer):  # type: ignore[misc]
         check_not_blind(thinker_of(self.model), inputs["input_ids"], rows)
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared | self._omni_towers.media(rows, self.accelerator.device)
-
-

@@ -1,6 +1,7 @@
 """A tiny model of the real architecture: the Qwen2.5-Omni thinker with its full processor, built from nothing in about a second.
 
-It has every part of the real checkpoint (vision tower, audio tower, multimodal rotary positions, chat template, audio and video processors) at a
+It has every part of the real checkpoint (vision tower, audio tower, multimodal rotary positions, chat template, audio and video
+processors) at a
 size that a CPU trains in minutes, with random weights and a small tokenizer of its own. It is saved and loaded like any checkpoint.
 """
 
@@ -84,9 +85,7 @@ def build_tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        lines, trainers.BpeTrainer(vocab_size=4096, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
-    )
+    bpe.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=4096, min_frequency=1, initial_alphabet=alphabet, show_progress=False))
     model = json.loads(bpe.to_str())["model"]
     merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
     # A list of additional special tokens beside this dictionary is dropped without a word by transformers 5, so all of them stand here.

@@ -8,8 +8,8 @@ For a prompt with completions o_1..o_G, rewards r_i and advantages A_i = (r_i - 
 logging, distribution and checkpoints are TRL's; nothing of them is copied. What is different here:
 
 - a row is a record; its prompt is decoded, processed and (under frozen towers) encoded once, however many completions it gets;
-- the same media and the same positions go into rollout, old, reference and policy passes; stock TRL drops video and sound after the rollout;
-- a batch that would be scored without its media raises `BlindBatchError`;
+- the same media and the same positions go into rollout, old, reference and policy passes; stock TRL drops video and sound after
+  the rollout; - a batch that would be scored without its media raises `BlindBatchError`;
 - media tokens are never sampled, prompts are never cut;
 - a step holds one modality (`StepSampler`).
 """

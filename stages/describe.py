@@ -43,7 +43,7 @@ def launch_command(recipe: Recipe, resolved: str | Path, arguments: Sequence[str
 
 
 def _launch(recipe: Recipe) -> str:
-    return shlex.join(["python", *launch_command(recipe, "RESOLVED.json")[1:]]) if recipe.launch.processes > 1 else "in this process"
+    return shlex.join(["python", *launch_command(recipe, "RESOLVED.json")[1:]]) if recipe.launch.engine != "single" else "in this process"
 
 
 def _model(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """A whole run: what is prepared, which stage comes next, what it starts from, and where it goes on after it was killed.
 
-Everything that a run has done stands in its directory as sealed folders and whole files, so the same command again skips what is done and goes
+Everything that a run has done stands in its directory as sealed folders and whole files, so the same command again skips what is
+done and goes
 on from the last whole checkpoint. All input (recipe, annotation files, clips, rewards, settings of TRL) is checked before the first stage.
 """
 
@@ -231,7 +232,9 @@ def _check_apart(this: Run) -> None:
     for record in this.held_out[""]:
         for ref in record.media:
             if ref.path in trained:
-                raise InputError(f"{record.source}: {ref.path} is also a training clip ({trained[ref.path]}); held-out clips must be unseen")
+                raise InputError(
+                    f"{record.source}: {ref.path} is also a training clip ({trained[ref.path]}); held-out clips must be unseen"
+                )
 
 
 def _start_model(this: Run) -> None:
@@ -279,7 +282,9 @@ def _stage(this: Run, index: int, *, again: bool) -> None:
     start = _previous_model(this, index)
     if isinstance(stage, EvaluateStage):
         _announce(index, stage.name, "evaluate")
-        evaluate.measure(_load(this, start), this.encoder_for(start), this.held_out[stage.name], out / "evaluation", stage, with_controls=True)
+        evaluate.measure(
+            _load(this, start), this.encoder_for(start), this.held_out[stage.name], out / "evaluation", stage, with_controls=True
+        )
         return
     if again and PartialState().is_main_process:
         _forget(out)

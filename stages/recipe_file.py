@@ -1,4 +1,4 @@
-"""Reads a recipe's YAML and applies `--set` overrides to it, before it is validated. Every fault is one `RecipeError` line with its place."""
+"""Reads a recipe's YAML and applies `--set` overrides to it, before it is validated. A fault is one `RecipeError` line with its place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9
 def parse_yaml(text: str, where: str) -> Any:
     """The value that `text` holds, no object shared between two places of it. `where` opens the line of a `RecipeError`."""
     try:
-        return _unshared(yaml.load(text, Loader=_Loader))  # noqa: S506 - a SafeLoader
+        return _unshared(yaml.load(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""

@@ -1,7 +1,8 @@
 """What a recipe may hold: one frozen pydantic model per section, and one named check per rule that spans several fields.
 
 Numbers are strict (`true` is no number, `"8"` is no integer, NaN and infinity are refused), unknown keys are errors that name the nearest
-known key, and a broken rule says both values. A check that needs two sections (a stage and `launch`, say) stands in `Recipe`. Imports no torch.
+known key, and a broken rule says both values. A check that needs two sections (a stage and `launch`, say) stands in `Recipe`.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from omnistage.data.errors import unknown_name
 from omnistage.data.formats import READERS
 from omnistage.data.records import Modality
+from omnistage.data.synth import HELD_OUT_SEED
+from omnistage.rewards import registry
 from omnistage.stages.choices import Attention, Control, Dtype, Engine, Loss, Part, Prompt, Reference, ScaleRewards
 
 LANGUAGE_ATTENTION = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
@@ -68,7 +71,7 @@ class Lora(Section):
     rank: Count = Field(16, description="rank of the update")
     alpha: Positive = Field(32, description="scale of the update: alpha / rank")
     dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(0.0, description="dropout on the adapter's input")
-    targets: Text | list[Text] = Field(LANGUAGE_ATTENTION, description="modules that get an adapter: a regular expression or a list of names")
+    targets: Text | list[Text] = Field(LANGUAGE_ATTENTION, description="modules with an adapter: a regular expression or a list of names")
 
     @field_validator("targets")
     @classmethod
@@ -129,7 +132,8 @@ class Synth(Section):
     """Clips that are rendered and encoded before the first stage, with known answers. Counts are clips per modality."""
 
     path: Text = Field(description="folder that the clips and annotation files are written to")
-    seed: CountOrZero = Field(0, description="seed of the rendered clips")
+    seed: CountOrZero = Field(0, description="seed of the clips that are trained on")
+    held_out_seed: CountOrZero = Field(HELD_OUT_SEED, description="seed of the held-out clips, the same for every seed of the others")
     cold_start: CountOrZero = Field(description="clips per modality with a whole demonstration (cold_start_*.json)")
     train: CountOrZero = Field(description="clips per modality for reinforcement learning (train_*.json)")
     held_out: CountOrZero = Field(description="clips per modality for evaluation (held_out_*.json)")
@@ -164,7 +168,7 @@ class Source(Section):
 
     format: Text = Field("humansense", description="name of the reader")
     path: Text = Field(description="annotation file, relative to the working directory")
-    media_root: str | None = Field(None, description="folder that the file's media paths are relative to; null: the annotation file's folder")
+    media_root: str | None = Field(None, description="folder that media paths are relative to; null: the annotation file's folder")
     modality: Modality | None = Field(None, description="how every record of the file is perceived; null: as the format says")
     weight: Positive = Field(1.0, description="share of the steps that draw from this source, against the stage's other sources")
     limit: Count | None = Field(None, description="use only the first records of the file")
@@ -196,9 +200,18 @@ class Evaluation(Measurement):
 class RewardUse(Section):
     """One reward function of a stage."""
 
-    name: Text = Field(description="name of the reward")
+    name: Text = Field(description="a known reward, package.module:function, or path/file.py:function")
     weight: Number = Field(1.0, description="factor of its value in the sum")
     config: dict[str, Any] = Field(default={}, description="the reward's own settings")
+
+    @field_validator("name")
+    @classmethod
+    def name_is_known(cls, name: str) -> str:
+        """The user's own code is not run for this; the run loads it before the first stage."""
+        if ":" not in name and name not in registry.known():
+            own = "your own: package.module:function or path/file.py:function"
+            raise ValueError(f"{unknown_name('reward', name, registry.known())}; {own}")
+        return name
 
 
 class Named(Section):
@@ -274,9 +287,7 @@ class GrpoStage(Training):
     @model_validator(mode="after")
     def reference_goes_with_beta(self) -> Self:
         if (self.reference == "none") != (self.beta == 0):
-            raise ValueError(
-                f"reference is {self.reference!r} and beta is {self.beta:g}; reference must be 'none' exactly when beta is 0"
-            )
+            raise ValueError(f"reference is {self.reference!r} and beta is {self.beta:g}; reference must be 'none' exactly when beta is 0")
         return self
 
     @model_validator(mode="after")
@@ -343,7 +354,8 @@ class Recipe(Section):
     def something_trains(self) -> Self:
         for index, stage in enumerate(self.stages):
             if isinstance(stage, Training) and self.lora_of(stage) is None and TOWERS_AND_LANGUAGE <= set(self.freeze_of(stage)):
-                raise ValueError(f"stages[{index}] ({stage.name}): freeze names vision, audio and language and lora is null; nothing is left to train")
+                where = f"stages[{index}] ({stage.name})"
+                raise ValueError(f"{where}: freeze names vision, audio and language and lora is null; nothing is left to train")
         return self
 
     def freeze_of(self, stage: SftStage | GrpoStage) -> list[Part]:
@@ -355,7 +367,7 @@ class Recipe(Section):
         return self.model.lora if stage.lora is None else stage.lora
 
     def stage_dir(self, name: str) -> Path:
-        """Folder of a stage in the run directory, `NN-name`, NN counted from 01. Raises `KeyError` for a name that the recipe does not have."""
+        """Folder of a stage in the run directory, `NN-name`, NN counted from 01. Raises `KeyError` for a name that is not in the recipe."""
         for number, stage in enumerate(self.stages, start=1):
             if stage.name == name:
                 return Path(self.run_dir) / f"{number:02d}-{name}"

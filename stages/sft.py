@@ -33,9 +33,7 @@ def config(stage: SftStage, recipe: Recipe, out: Path, rows: int, seed: int) -> 
     return SFTConfig(**settings, per_device_train_batch_size=stage.batch_size // share)
 
 
-def run(
-    stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encoder: Encoder, rows: tuple[list[Record], list[Pool]]
-) -> None:
+def run(stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encoder: Encoder, rows: tuple[list[Record], list[Pool]]) -> None:
     """Train from `start` and leave `out/model`."""
     records, pools = rows
     args = config(stage, recipe, out, len(records), start.seed)

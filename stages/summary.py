@@ -73,7 +73,9 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         controls = files.read_json(folder / "evaluation" / "scores.json").get("controls")
         if controls:
             result["controls"] = {
-                name: {modality: {key: entry[key] for key in ("accuracy", "n", "low", "high", "majority")} for modality, entry in by.items()}
+                name: {
+                    modality: {key: entry[key] for key in ("accuracy", "n", "low", "high", "majority")} for modality, entry in by.items()
+                }
                 for name, by in controls.items()
             }
     return result

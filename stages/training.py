@@ -128,7 +128,8 @@ def adapter(lora: Lora | None) -> LoraConfig | None:
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc]
-    """Writes what a trainer logs to `metrics.jsonl` and to TensorBoard events, seals checkpoints, and tells a terminal-less user of progress."""
+    """Writes what a trainer logs to `metrics.jsonl` and to TensorBoard events, seals checkpoints, and tells a terminal-less user
+    of progress."""
 
     def __init__(self, out: Path, name: str) -> None:
         self.out = out

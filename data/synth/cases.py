@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 
 from omnistage.data.synth import picture, sound
 
@@ -88,27 +88,34 @@ def which_tones() -> Table:
 
 
 def colour_at_beep() -> Table:
-    """Ordered pairs of colours, times the second of the beep, times the order of the two options: 48 classes."""
+    """Two colours in either order, times the second of the beep; the two that are seen are the options."""
     table = []
-    for (first, second), when, turned in product(permutations(COLOURS, 2), ("first", "second"), (False, True)):
-        options = (second, first) if turned else (first, second)
-        answer = _letters([first if when == "first" else second], options)
-        table.append(Case((first, second), (when,), answer, f"beep {when} {first} then {second}", options))
+    for options, turned, when in product((("red", "blue"), ("green", "yellow")), (False, True), ("first", "second")):
+        first, second = reversed(options) if turned else options
+        colour = first if when == "first" else second
+        think = f"{first} then {second} beep {when} it is {colour}"
+        table.append(Case((first, second), (when,), _letters([colour], options), think, options))
     return tuple(table)
 
 
 def follows() -> Table:
     """Yes when the square goes up and the tone rises, or the square goes down and the tone falls."""
-    pairs = product(("up", "down"), ("rises", "falls"))
-    return tuple(Case((up,), (rise,), _yes_no((up == "up") == (rise == "rises")), f"it moves {up} the tone {rise}") for up, rise in pairs)
+    table = []
+    for way, pitch in product(("up", "down"), ("rises", "falls")):
+        agree = (way == "up") == (pitch == "rises")
+        think = f"it moves {way} the tone {pitch} they {'agree' if agree else 'differ'}"
+        table.append(Case((way,), (pitch,), _yes_no(agree), think))
+    return tuple(table)
 
 
 def dial() -> Table:
     """A dial of the figures 1 to 3 starts at the number of squares and goes on by one at each beep, from 3 to 1."""
-    return tuple(
-        Case((seen,), (heard,), str((seen + heard - 1) % 3 + 1), f"{_counted(seen, 'square')} {_counted(heard, 'beep')}")
-        for seen, heard in product((1, 2, 3), repeat=2)
-    )
+    table = []
+    for seen, heard in product((1, 2, 3), repeat=2):
+        place = (seen + heard - 1) % 3 + 1
+        think = f"{_counted(seen, 'square')} {_counted(heard, 'beep')} it stands at {place}"
+        table.append(Case((seen,), (heard,), str(place), think))
+    return tuple(table)
 
 
 def lamps() -> Table:
@@ -118,7 +125,7 @@ def lamps() -> Table:
         lit = [side for side, on in (("left", left != low), ("right", right != high)) if on]
         seen = tuple("lit" if on else "dark" for on in (left, right))
         heard = tuple(name for name, on in (("low", low), ("high", high)) if on)
-        think = f"left {seen[0]} right {seen[1]} tones {' and '.join(heard) or 'none'}"
+        think = f"left {seen[0]} right {seen[1]} tones {' and '.join(heard) or 'none'} then {' and '.join(lit) or 'none'} lit"
         table.append(Case(seen, heard, _letters(lit or ["none"], LAMPS), think, LAMPS))
     return tuple(table)
 

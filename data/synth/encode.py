@@ -55,7 +55,8 @@ def _write_mp4(container: OutputContainer, frames: Frames, sound: Sound | None) 
         container.mux(picture.encode(frame))
     container.mux(picture.encode(None))
     if track is not None and sound is not None:
-        _write_sound(container, track, sound)
+        # A last AAC frame that is filled up would make the sound outlast the picture; what is left out (16 ms of 2 s) is silent.
+        _write_sound(container, track, sound[: len(sound) // AAC_SAMPLES * AAC_SAMPLES])
 
 
 def _aac(container: OutputContainer) -> AudioStream:

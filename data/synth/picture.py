@@ -66,8 +66,8 @@ def coloured_squares(rng: np.random.Generator, *colours: str) -> Frames:
 
 
 def shape(rng: np.random.Generator, name: str) -> Frames:
-    """A disc, a bar, a cross or a frame of 30 pixels, of any colour."""
-    x, y = _MIDDLE + rng.uniform(-8, 8, 2)
+    """A white disc, bar, cross or frame of 30 pixels."""
+    x, y = _MIDDLE + rng.uniform(-3, 3, 2)
     masks = {
         "disc": (_X - x) ** 2 + (_Y - y) ** 2 <= 15**2,
         "bar": _rectangle(x, y, 15, 5),
@@ -75,7 +75,7 @@ def shape(rng: np.random.Generator, name: str) -> Frames:
         "frame": _square(x, y, half=15) & ~_square(x, y, half=9),
     }
     frames = _background(rng)
-    frames[:, masks[name]] = COLOURS[str(rng.choice(list(COLOURS)))]
+    frames[:, masks[name]] = WHITE
     return _finished(frames)
 
 
@@ -91,10 +91,10 @@ def lamps(rng: np.random.Generator, left: str, right: str) -> Frames:
 def _crossing(rng: np.random.Generator, direction: str, colour: RGB) -> Frames:
     step = np.array(DIRECTIONS[direction])
     # Free across the motion; along it only so far that the square stays inside the picture.
-    centre = _MIDDLE + np.where(step == 0, rng.uniform(-12, 12, 2), rng.uniform(-3, 3, 2))
+    centre = _MIDDLE + np.where(step == 0, rng.uniform(-5, 5, 2), rng.uniform(-3, 3, 2))
     frames = _background(rng)
     for frame, way in zip(frames, np.linspace(-TRAVEL, TRAVEL, FRAMES), strict=True):
-        frame[_square(*(centre + step * way), half=8)] = colour
+        frame[_square(*(centre + step * way), half=9)] = colour
     return _finished(frames)
 
 

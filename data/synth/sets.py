@@ -26,7 +26,7 @@ HELD_OUT_SEED = 715_827_883
 VERSION = 1
 DONE, STARTED = "render.json", "render.started.json"
 # Fewer clips than this are made sooner than a second process starts.
-WORTH_A_POOL = 100
+WORTH_A_POOL = 500
 
 
 def render(
@@ -53,6 +53,8 @@ def render(
     asked = {_modality(name) for name in modalities}
     chosen = [modality for modality in MODALITIES if modality in asked]
     counts = {"cold_start": cold_start, "train": train, "held_out": held_out}
+    if workers < 1:
+        raise InputError(f"render: workers must be at least 1, got {workers}")
     arguments = _arguments(chosen, counts, seed, held_out_seed, dict(wrong or {}))
     out = Path(out)
     finished = _claim(out, arguments)

@@ -73,7 +73,9 @@ def _hiss(rng: np.random.Generator, length: int) -> Wave:
 def _clicks(rng: np.random.Generator, length: int) -> Wave:
     train = np.zeros(length)
     for start in np.arange(0, length - 64, RATE_HZ / rng.uniform(7, 11)).astype(int):
-        train[start : start + 64] = rng.normal(0, 1, 64) * np.linspace(1, 0, 64)
+        click = rng.normal(0, 1, 64) * np.linspace(1, 0, 64)
+        # Equally loud, so that none is lost beside a louder one.
+        train[start : start + 64] = click / np.abs(click).max()
     return train
 
 

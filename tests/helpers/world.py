@@ -65,5 +65,5 @@ def reference_log_probs(
         inputs["use_audio_in_video"] = True
     with torch.no_grad():
         logits = model(**inputs).logits[0, :-1].float() / temperature
-    scored = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+    scored: torch.Tensor = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
     return scored[-len(completion) :]

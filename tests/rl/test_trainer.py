@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer
-from world import World, reference_log_probs
 
 from omnistage.data.errors import BlindBatchError
 from omnistage.data.records import Modality, Record
@@ -17,6 +16,7 @@ from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoded, Towers, check_not_blind
 from omnistage.rl.sampler import Pool
 from omnistage.rl.trainer import OmniGRPOTrainer
+from world import World, reference_log_probs
 
 G = 2
 
@@ -26,7 +26,9 @@ def odd_tokens(completion_ids: list[list[int]], **columns: Any) -> list[float]:
     return [sum(token % 2 for token in ids) / len(ids) for ids in completion_ids]
 
 
-def trainer_for(world: World, records: list[Record], tmp_path: Path, *, frozen: tuple[policy.Part, ...] = (), **settings: Any) -> OmniGRPOTrainer:
+def trainer_for(
+    world: World, records: list[Record], tmp_path: Path, *, frozen: tuple[policy.Part, ...] = (), **settings: Any
+) -> OmniGRPOTrainer:
     model = world.model()
     policy.freeze(model, frozen)
     defaults: dict[str, Any] = {
@@ -158,7 +160,10 @@ def test_greedy_rollout_equals_transformers_own(world: World) -> None:
         if row.pictures is not None:
             inputs |= {"pixel_values_videos": row.pictures, "video_grid_thw": row.grid, "video_second_per_grid": row.second_per_grid}
         if row.mels:
-            inputs |= {"input_features": row.mels[0][None], "feature_attention_mask": torch.ones(1, row.mels[0].shape[-1], dtype=torch.long)}
+            inputs |= {
+                "input_features": row.mels[0][None],
+                "feature_attention_mask": torch.ones(1, row.mels[0].shape[-1], dtype=torch.long),
+            }
         if row.audio_in_video:
             inputs["use_audio_in_video"] = True
         alone = model.generate(**inputs, **settings)

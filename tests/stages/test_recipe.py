@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from omnistage.data.errors import RecipeError
 from omnistage.data.records import Modality
+from omnistage.rewards import registry
 from omnistage.stages import recipe as recipes
 from omnistage.stages.recipe_file import parse_yaml
 
@@ -70,7 +70,8 @@ def test_published_settings() -> None:
 
 def test_demo_follows_its_run_dir() -> None:
     recipe = recipes.load("demo", ["run_dir=elsewhere/x"])
-    assert recipe.synth is not None and recipe.evaluation is not None
+    assert recipe.synth is not None
+    assert recipe.evaluation is not None
     paths = [source.path for part in [recipe.evaluation, *recipe.stages] for source in part.data]
     roots = {source.media_root for part in [recipe.evaluation, *recipe.stages] for source in part.data}
     assert recipe.synth.path == "elsewhere/x/data"
@@ -98,7 +99,8 @@ def test_defaults_and_folders(good: Path) -> None:
 def test_reference_follows_beta_unless_it_is_given(good: Path) -> None:
     derived = recipes.load(good, ["stages.video.beta=0.1"]).stages[1]
     given = recipes.load(good, ["stages.video.beta=0.1", "stages.video.reference=base"]).stages[1]
-    assert isinstance(derived, recipes.GrpoStage) and isinstance(given, recipes.GrpoStage)
+    assert isinstance(derived, recipes.GrpoStage)
+    assert isinstance(given, recipes.GrpoStage)
     assert (derived.reference, given.reference) == ("stage_start", "base")
 
 
@@ -106,7 +108,8 @@ def test_stage_settings_come_before_the_models(good: Path) -> None:
     overrides = ["model.freeze=[vision]", "model.lora={rank: 4}", "stages.video.freeze=[]", "stages.video.lora={rank: 8}"]
     recipe = recipes.load(good, overrides)
     start, video = recipe.stages
-    assert isinstance(start, recipes.SftStage) and isinstance(video, recipes.GrpoStage)
+    assert isinstance(start, recipes.SftStage)
+    assert isinstance(video, recipes.GrpoStage)
     ranks = [lora.rank for lora in (recipe.lora_of(start), recipe.lora_of(video)) if lora]
     assert (recipe.freeze_of(start), recipe.freeze_of(video), ranks) == (["vision"], [], [4, 8])
 
@@ -120,6 +123,7 @@ def test_recipes_are_frozen(good: Path) -> None:
     ("override", "read"),
     [
         ("seed=7", lambda r: r.seed == 7),
+        ("stages.video.rewards.0.name=mine.py:seen", lambda r: r.stages[1].rewards[0].name == "mine.py:seen"),
         ("media.fps=4", lambda r: r.media.fps == 4.0),
         ("stages.video.learning_rate=2e-6", lambda r: r.stages[1].learning_rate == 2e-6),
         ("stages.1.num_generations=4", lambda r: r.stages[1].num_generations == 4),
@@ -127,21 +131,18 @@ def test_recipes_are_frozen(good: Path) -> None:
         ("stages.video.rewards.accuracy.weight=-2.5", lambda r: r.stages[1].rewards[0].weight == -2.5),
         ("stages.video.trainer.max_grad_norm=0.5", lambda r: r.stages[1].trainer == {"max_grad_norm": 0.5}),
         ("model={path: org/name, freeze: [audio]}", lambda r: (r.model.path, r.model.freeze) == ("org/name", ["audio"])),
-        ("model.system_prompt=a=b: c", None),
         ('model.system_prompt="a=b: c"', lambda r: r.model.system_prompt == "a=b: c"),
     ],
 )
 def test_override(good: Path, override: str, read: Any) -> None:
-    if read is None:
-        assert fault(good, override).startswith(f"--set {override}: line 1: ")
-    else:
-        assert read(recipes.load(good, [override]))
+    assert read(recipes.load(good, [override]))
 
 
 def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
     stages = recipes.load("humansense_7b", ["stages.audio.rewards.format.weight=0.5", "stages.audio.trainer.logging_steps=3"]).stages
-    assert [[reward.weight for reward in stage.rewards] for stage in stages if isinstance(stage, recipes.GrpoStage)] == [[1, 1], [1, 0.5], [1, 1]]
-    assert [stage.trainer["logging_steps"] for stage in stages if isinstance(stage, recipes.GrpoStage)] == [1, 3, 1]
+    grpo = [stage for stage in stages if isinstance(stage, recipes.GrpoStage)]
+    assert [[reward.weight for reward in stage.rewards] for stage in grpo] == [[1, 1], [1, 0.5], [1, 1]]
+    assert [stage.trainer["logging_steps"] for stage in grpo] == [1, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -155,17 +156,37 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
         (["stages.video.data.1.weight=0"], "stages[1] (video).data[1].weight: is 0; must be more than 0"),
         (["stages.video.rewards.0.weight=x"], "stages[1] (video).rewards[0] (accuracy).weight: is 'x'; must be a number"),
         (["stages.video.kind=grop"], "stages[1] (video).kind: unknown value 'grop'; did you mean 'grpo'? known: evaluate, grpo, sft"),
-        (["stages.video.modality=vido"], "stages[1] (video).modality: unknown value 'vido'; did you mean 'video'? known: audio, audio_video, text, video"),
-        (["model.attention=spda"], "model.attention: unknown value 'spda'; did you mean 'sdpa'? known: auto, eager, flash_attention_2, sdpa"),
+        (
+            ["stages.video.modality=vido"],
+            "stages[1] (video).modality: unknown value 'vido'; did you mean 'video'? known: audio, audio_video, text, video",
+        ),
+        (
+            ["model.attention=spda"],
+            "model.attention: unknown value 'spda'; did you mean 'sdpa'? known: auto, eager, flash_attention_2, sdpa",
+        ),
         (["launch.procesess=2"], "launch: unknown key 'procesess'; did you mean 'processes'? known: engine, processes, threads"),
-        (["stages.start.data.0.format=humansens"], "stages[0] (start).data[0].format: unknown format 'humansens'; did you mean 'humansense'? known: humansense"),
+        (
+            ["stages.start.data.0.format=humansens"],
+            "stages[0] (start).data[0].format: unknown format 'humansens'; did you mean 'humansense'? known: humansense",
+        ),
+        (
+            ["stages.video.rewards.0.name=acuracy"],
+            "stages[1] (video).rewards[0] (acuracy).name: unknown reward 'acuracy'; did you mean 'accuracy'? known: "
+            f"{', '.join(registry.known())}; your own: package.module:function or path/file.py:function",
+        ),
         (["stages.1.name=start"], "stages[0] and stages[1] are both named 'start'; names must be unique"),
         (["stages.1.name=A b"], "stages[1] (A b).name: is 'A b'; must match ^[a-z0-9_]+$"),
         (["stages.video.trainer.beta=1"], "stages[1] (video).trainer: sets 'beta', which is a field of the stage itself; set it there"),
         (["stages.video.trainer={a-b: 1}"], "stages[1] (video).trainer: has the key 'a-b', which cannot name a field of TRL's config"),
-        (["model.lora.targets=("], "model.lora.targets: is '(', which is no regular expression: missing ), unterminated subpattern at position 0"),
+        (
+            ["model.lora.targets=("],
+            "model.lora.targets: is '(', which is no regular expression: missing ), unterminated subpattern at position 0",
+        ),
         (["synth={path: x, train: 1, held_out: 1}"], "synth.cold_start: is missing"),
-        (["seed=a", "stages.video.temperature=0"], "seed: is 'a'; must be a whole number | stages[1] (video).temperature: is 0; must be more than 0"),
+        (
+            ["seed=a", "stages.video.temperature=0"],
+            "seed: is 'a'; must be a whole number | stages[1] (video).temperature: is 0; must be more than 0",
+        ),
     ],
 )
 def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
@@ -187,7 +208,10 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
         (["launch.processes=2"], "launch: engine is 'single' and processes is 2; 'single' runs one process (or take ddp, zero2, zero3)"),
         (["stages.video.steps=3"], "stages[1] (video): steps is 3 and epochs is 0.5; give exactly one (the other null)"),
         (["stages.video.epochs=null"], "stages[1] (video): has neither steps nor epochs; give exactly one"),
-        (["stages.video.reference=base"], "stages[1] (video): reference is 'base' and beta is 0; reference must be 'none' exactly when beta is 0"),
+        (
+            ["stages.video.reference=base"],
+            "stages[1] (video): reference is 'base' and beta is 0; reference must be 'none' exactly when beta is 0",
+        ),
         (
             ["stages.video.reference=none", "stages.video.beta=0.04"],
             "stages[1] (video): reference is 'none' and beta is 0.04; reference must be 'none' exactly when beta is 0",
@@ -236,10 +260,14 @@ def test_rules_let_their_neighbours_through(good: Path) -> None:
     [
         ("seed", "--set seed: must read KEY=VALUE, with dots between the parts of KEY"),
         ("a..b=1", "--set a..b=1: must read KEY=VALUE, with dots between the parts of KEY"),
+        ("seed=[1", "--set seed=[1: line 1: expected ',' or ']', but got '<stream end>'"),
         ("seed.x=1", "--set seed.x=1: seed is 3, which has no parts"),
         ("stages.vidoe.steps=1", "--set stages.vidoe.steps=1: unknown entry of stages 'vidoe'; did you mean 'video'? known: start, video"),
         ("stages.2.steps=1", "--set stages.2.steps=1: stages has 2 entries, counted from 0; '2' is none of them"),
-        ("sede=1", "unknown key 'sede'; did you mean 'seed'? known: evaluation, launch, media, model, prompt, run_dir, seed, stages, synth"),
+        (
+            "sede=1",
+            "unknown key 'sede'; did you mean 'seed'? known: evaluation, launch, media, model, prompt, run_dir, seed, stages, synth",
+        ),
     ],
 )
 def test_wrong_override(good: Path, override: str, message: str) -> None:
@@ -251,7 +279,10 @@ def test_wrong_override(good: Path, override: str, message: str) -> None:
     [
         ("run_dir: a\nseed: 1\nseed: 2\n", "line 3: duplicate key 'seed'"),
         ("run_dir: a\nmodel: {tiny: {}\n", "line 3: expected ',' or '}', but got '<stream end>'"),
-        ("run_dir: !!python/name:os.system\n", "line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'"),
+        (
+            "run_dir: !!python/name:os.system\n",
+            "line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'",
+        ),
         ("", "must hold a mapping (run_dir, model, stages, ...), not nothing"),
         ("- 1\n", "must hold a mapping (run_dir, model, stages, ...), not a list"),
         ("a: &a [*a]\n", "is nested too deeply, or holds itself"),
@@ -278,24 +309,29 @@ def test_many_faults_are_cut(good: Path) -> None:
     assert fault(good, f"stages.start.data=[{entries}]").endswith("stages[0] (start).data[7].path: is 1; must be text | and 2 more")
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-6", 1e-6), ("-2E3", -2000.0), ("1.5e2", 150.0), ("12", 12), ("1e", "1e"), ("0x10", 16), ("1.0e-6", 1e-6)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-6", 1e-6), ("-2E3", -2000.0), ("1.5e2", 150.0), ("12", 12), ("1e", "1e"), ("0x10", 16), ("1.0e-6", 1e-6)]
+)
 def test_numbers_with_exponents(text: str, value: object) -> None:
-    assert parse_yaml(text, "x") == value and type(parse_yaml(text, "x")) is type(value)
+    assert parse_yaml(text, "x") == value
+    assert type(parse_yaml(text, "x")) is type(value)
 
 
 def test_a_merged_key_may_be_overridden() -> None:
-    assert parse_yaml("deep: {er: &b {<<: {k: 0, l: 5}, k: 1}}\nc: {<<: *b, k: 2}", "x") == {"deep": {"er": {"k": 1, "l": 5}}, "c": {"k": 2, "l": 5}}
+    merged = parse_yaml("deep: {er: &b {<<: {k: 0, l: 5}, k: 1}}\nc: {<<: *b, k: 2}", "x")
+    assert merged == {"deep": {"er": {"k": 1, "l": 5}}, "c": {"k": 2, "l": 5}}
 
 
 def test_every_field_is_described() -> None:
     schema = recipes.json_schema()
     sections = {"Recipe": schema, **{name: part for name, part in schema["$defs"].items() if part["type"] == "object"}}
-    assert set(sections) >= {"Recipe", "Model", "Tiny", "Lora", "Media", "Synth", "Launch", "Source", "GrpoStage", "SftStage", "EvaluateStage"}
+    assert {"Recipe", "Model", "Tiny", "Lora", "Media", "Synth", "Launch", "Source", "GrpoStage", "SftStage", "EvaluateStage"} <= set(
+        sections
+    )
     for name, section in sections.items():
         assert section["additionalProperties"] is False, name
         for field, entry in section["properties"].items():
             assert entry.get("description"), f"{name}.{field}"
-    assert issubclass(recipes.Recipe, BaseModel)
 
 
 def test_description_chains_the_folders(good: Path) -> None:
@@ -304,7 +340,8 @@ def test_description_chains_the_folders(good: Path) -> None:
     good.write_text(with_check)
     text = recipes.describe(recipes.load(good, ["launch={engine: zero2, processes: 2}", "stages.video.beta=0.1"]))
     assert re.findall(r"starts from +(.*)", text) == ["the tiny model", "runs/test/01-start/model", *["runs/test/02-video/model"] * 2]
-    assert re.findall(r"writes +(.*)", text) == ["runs/test/01-start/model", "runs/test/02-video/model", "runs/test/03-check", "runs/test/04-more/model"]
+    written = ["01-start/model", "02-video/model", "03-check", "04-more/model"]
+    assert re.findall(r"writes +runs/test/(.*)", text) == written
     assert "8 prompts x 8 = 64 completions" in text
     assert "beta 0.1, reference stage_start" in text
     assert "c.json (humansense, audio), weight 0.5 of 1.5" in text

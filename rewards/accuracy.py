@@ -1,0 +1,35 @@
+"""Is the answer right?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omnistage.data.errors import InputError
+from omnistage.rewards.extract import text_of
+from omnistage.rewards.grade import grade_completion
+
+
+def accuracy(
+    completions: Sequence[Any],
+    target: Sequence[str],
+    kind: Sequence[str],
+    options: Sequence[Sequence[str]],
+    record_id: Sequence[str] | None = None,
+    *,
+    partial: bool = False,
+    **columns: Any,
+) -> list[float | None]:
+    """1 for the right answer in the answer tag, else 0; half credit for an incomplete selection with `partial`; open answers unscored.
+
+    All columns hold one value a completion, and each row is graded by its own kind. Raises `InputError` that names the record when
+    a target cannot be read for its kind.
+    """
+    scores: list[float | None] = []
+    for row, (completion, right, row_kind, row_options) in enumerate(zip(completions, target, kind, options, strict=True)):
+        try:
+            scores.append(grade_completion(text_of(completion), target=right, kind=row_kind, options=row_options, partial=partial).score)
+        except InputError as error:
+            name = f"record {record_id[row]!r}" if record_id is not None else f"row {row}"
+            raise InputError(f"{name}: {error}") from error
+    return scores

@@ -1,0 +1,176 @@
+"""The one door through which a model's text comes in: its tags, and the normal form of its answer.
+
+Training, the format check, the reasoning check and evaluation all read through here, so they cannot disagree about what was answered.
+Nothing here raises for any text, and time grows linearly with its length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from omnistage.data.records import AnswerKind
+from omnistage.rewards.wording import Word, Wording, letters_for, plain, vocabulary, words_of
+
+_TAG = re.compile(r"</?(?:think|answer)>")
+_WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
+
+_TO_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBER_WORDS = {name: str(value) for value, name in enumerate(_TO_TEN)}
+# Reading 'two hundred' as 2 would be worse than not reading it.
+_UNREAD_NUMBERS = vocabulary(
+    "half dozen eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
+    "eighty ninety hundred thousand million billion"
+)
+_MINUS = frozenset({"minus", "negative"})
+
+
+def text_of(completion: str | Sequence[Mapping[str, Any]]) -> str:
+    """The text of a completion as TRL hands it over: a string, or chat messages of which the last assistant message counts.
+
+    Raises `TypeError` when it is neither, or when no message is the assistant's.
+    """
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, Sequence):
+        spoken = [message for message in completion if isinstance(message, Mapping) and message.get("role") == "assistant"]
+        if spoken:
+            return _content(spoken[-1].get("content"))
+    raise TypeError("a completion is a string or a list of messages with an assistant's among them")
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    raise TypeError(f"the content of an assistant's message is a string or a list of parts, not {type(content).__name__}")
+
+
+def answer_of(text: str) -> str | None:
+    """The stripped content of the last `<answer>...</answer>` that holds no other tag; None when there is none: not answered."""
+    return _last_block(text, list(_TAG.finditer(text)), "answer")
+
+
+def thinking_of(text: str) -> str | None:
+    """The stripped content of the last `<think>...</think>`; it may mention answer tags. None when there is none."""
+    return _last_block(text, [tag for tag in _TAG.finditer(text) if tag[0].endswith("think>")], "think")
+
+
+def _last_block(text: str, tags: list[re.Match[str]], name: str) -> str | None:
+    for later, earlier in pairwise(reversed(tags)):
+        if (earlier[0], later[0]) == (f"<{name}>", f"</{name}>"):
+            return text[earlier.end() : later.start()].strip()
+    return None
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether the text is exactly `<think>...</think>`, `<answer>...</answer>`, neither of them empty, and white space around them."""
+    tags = list(_TAG.finditer(text))
+    if [tag[0] for tag in tags] != _WELL_FORMED:
+        return False
+    inside = [text[tags[at].end() : tags[at + 1].start()] for at in (0, 2)]
+    outside = [text[: tags[0].start()], text[tags[1].end() : tags[2].start()], text[tags[3].end() :]]
+    return all(part.strip() for part in inside) and not any(part.strip() for part in outside)
+
+
+def read_answer(answer: str, kind: AnswerKind, options: Sequence[str]) -> str | None:
+    """The normal form of `Record.target` ('B', 'A,C', '10', 'yes'; open: the stripped text), or None when it cannot be read.
+
+    An answer that names two different letters, numbers, or both yes and no, where one is asked for, cannot be read.
+    """
+    text = plain(answer)
+    match kind:
+        case AnswerKind.SINGLE_CHOICE:
+            return _single_choice(text, options)
+        case AnswerKind.MULTI_SELECT:
+            return _multi_select(text, options)
+        case AnswerKind.NUMBER:
+            return _number(text)
+        case AnswerKind.YES_NO:
+            return only({word.folded for word in words_of(text)} & {"yes", "no"})
+        case AnswerKind.OPEN:
+            return answer.strip() or None
+
+
+def _single_choice(text: str, options: Sequence[str]) -> str | None:
+    exact = _exact_option(text, options)
+    if exact is not None:
+        return exact
+    wording = Wording(text, tuple(options))
+    letter = only(wording.bare_letters(runs=False) or wording.letters() or wording.texts())
+    return letter if letter in set(wording.allowed) else None
+
+
+def _multi_select(text: str, options: Sequence[str]) -> str | None:
+    exact = _exact_option(text, options)
+    if exact is not None:
+        return exact
+    wording = Wording(text, tuple(options))
+    letters = wording.bare_letters(runs=True) or wording.letters() | wording.texts()
+    # 'A or B' selects neither.
+    if wording.says("or") or not letters <= set(wording.allowed):
+        return None
+    return joined(letters)
+
+
+def _exact_option(text: str, options: Sequence[str]) -> str | None:
+    """The letter of the one option that the whole text repeats; a single letter of the options is a letter, whatever the texts are."""
+    letters, folded = letters_for(options), _folded(text)
+    if len(folded) == 1 and folded.upper() in letters:
+        return None
+    whole = [letter for letter, option in zip(letters, options, strict=False) if _folded(plain(option)) == folded]
+    return whole[0] if folded and len(whole) == 1 else None
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .\"'")
+
+
+def _number(text: str) -> str | None:
+    words = words_of(text)
+    if any(not _UNREAD_NUMBERS.isdisjoint(word.folded.split("-")) for word in words):
+        return None
+    values = [value_at(words, at) for at in range(len(words)) if is_number(words[at])]
+    # 'The one on the left is 4': 'one' is mostly a pronoun.
+    sure = [value_at(words, at) for at in range(len(words)) if is_number(words[at]) and words[at].folded != "one"]
+    return only(set(sure or values))
+
+
+def is_number(word: Word) -> bool:
+    """Whether a word is a number in digits or one of `NUMBER_WORDS`."""
+    return word.number or word.folded in NUMBER_WORDS
+
+
+def value_at(words: Sequence[Word], at: int) -> str | None:
+    """The normal form of the number that word `at` is: '4', '-2.5'; None for digits that are no one number ('1,2', '2.5.1')."""
+    word = words[at]
+    value = _canonical(word.raw) if word.number else NUMBER_WORDS[word.folded]
+    negative = at > 0 and words[at - 1].folded in _MINUS
+    return f"-{value}" if negative and value not in (None, "0") else value
+
+
+def _canonical(digits: str) -> str | None:
+    body = digits.lstrip("+-")
+    whole, point, fraction = body.partition(".")
+    groups = whole.split(",")
+    grouped = len(groups) == 1 or (1 <= len(groups[0]) <= 3 and all(len(group) == 3 for group in groups[1:]))
+    if not grouped or (point and not fraction.isdecimal()):
+        return None
+    # Digit by digit: a float or a decimal of fixed precision would call long numbers equal that are not.
+    number = "".join(groups).lstrip("0") or "0"
+    if fraction.rstrip("0"):
+        number = f"{number}.{fraction.rstrip('0')}"
+    return f"-{number}" if digits.startswith("-") and number != "0" else number
+
+
+def only(values: Collection[str | None]) -> str | None:
+    """The one element of a set; None when there is none or more than one."""
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def joined(letters: set[str]) -> str | None:
+    """Letters in order, joined by commas; None for none."""
+    return ",".join(sorted(letters)) or None

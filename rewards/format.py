@@ -1,0 +1,22 @@
+"""Is the completion one thinking and one answer that can be read?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omnistage.rewards.extract import answer_of, is_well_formed, read_answer, text_of
+from omnistage.rewards.grade import kind_of
+
+
+def format(completions: Sequence[Any], kind: Sequence[str], options: Sequence[Sequence[str]], **columns: Any) -> list[float]:
+    """1 for one thinking, then one answer that can be read for its kind, with nothing around them; else 0.
+
+    All columns hold one value a completion. Raises `InputError` for an unknown kind.
+    """
+    return [float(_fits(text_of(row[0]), row[1], row[2])) for row in zip(completions, kind, options, strict=True)]
+
+
+def _fits(text: str, kind: str, options: Sequence[str]) -> bool:
+    answer = answer_of(text)
+    return is_well_formed(text) and answer is not None and read_answer(answer, kind_of(kind), options) is not None

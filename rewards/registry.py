@@ -1,0 +1,139 @@
+"""Rewards by name: built in, from a package, from the user's file, or from an installed plug-in.
+
+A reward is a plain TRL reward function, `f(completions, **columns) -> list[float | None]`, or a class whose instances are called so.
+What `load` returns is one too, with its results checked: TRL would take a NaN for "not scored" and train on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, cast
+
+from omnistage.data.errors import InputError, unknown_name
+from omnistage.rewards import accuracy, format, reasoning
+from omnistage.rewards.calls import checked
+from omnistage.rewards.user_code import function_of_file, function_of_module
+from omnistage.rewards.wording import vocabulary
+
+BUILT_IN: Mapping[str, Callable[..., Any]] = {
+    "accuracy": accuracy.accuracy,
+    "format": format.format,
+    "reasoning": reasoning.reasoning,
+}
+ENTRY_POINTS = "omnistage.rewards"
+# What a reward is called with: TRL's own arguments, and the columns of the training rows.
+COLUMNS = vocabulary(
+    "prompts completions completion_ids trainer_state log_extra log_metric environments record_id target kind options task modality media"
+)
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """One reward as a recipe names it; `weight` is its factor in the sum, `config` its own settings."""
+
+    name: str
+    weight: float = 1.0
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reward(Protocol):
+    """A TRL reward function that knows its full name and its weight. `__name__` is the short name that TRL logs it under."""
+
+    name: str
+    weight: float
+    __name__: str
+
+    def __call__(self, completions: Any, **columns: Any) -> Any:
+        """One value a completion, None for not scored; a coroutine of these for an async reward."""
+
+
+def known() -> list[str]:
+    """The names that can be used as they are: built in and from installed plug-ins."""
+    return sorted({*BUILT_IN, *_plugins()})
+
+
+def listing() -> list[tuple[str, str]]:
+    """Each known name with the first line of its description, or where the plug-in lives (plug-ins are not imported for this)."""
+    plugins = {name: plugin.value for name, plugin in _plugins().items()}
+    summaries = {name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in BUILT_IN.items()}
+    return sorted({**plugins, **summaries}.items())
+
+
+def load(spec: RewardSpec) -> Reward:
+    """The reward that a spec names, ready for TRL; async when the function is.
+
+    A name is a known one (`known()`, built-in ones first), `package.module:function`, or `path/file.py:function` with the path absolute or
+    under the working directory. Raises `InputError` for a name that leads nowhere, for code that cannot be imported, and for a
+    setting that the reward does not have. The reward itself raises `RewardError` when its function fails or does not give one finite number
+    or None for each completion.
+    """
+    if not math.isfinite(spec.weight):
+        raise InputError(f"reward {spec.name!r}: weight is {spec.weight}; must be a finite number")
+    found = _find(spec.name)
+    if not callable(found):
+        raise InputError(f"reward {spec.name!r} is {type(found).__name__!r}, not a function or a class")
+    function = _configured(spec, found)
+    if not any(p.name == "completions" or p.kind is p.VAR_KEYWORD for p in _parameters(spec, function)):
+        raise InputError(f"reward {spec.name!r} takes no completions; write it as f(completions, **columns) -> list[float | None]")
+    short = spec.name.rpartition(":")[2]
+    reward = cast(Reward, checked(function, short))
+    reward.name, reward.weight, reward.__name__ = spec.name, spec.weight, short
+    return reward
+
+
+def _find(name: str) -> Any:
+    place, colon, attribute = name.rpartition(":")
+    if colon:
+        return function_of_file(place, attribute) if place.endswith(".py") else function_of_module(place, attribute)
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    plugins = _plugins()
+    if name not in plugins:
+        ways = "; your own: 'package.module:function' or 'path/file.py:function'"
+        raise InputError(unknown_name("reward", name, known()) + ways)
+    return function_of_module(plugins[name].module, plugins[name].attr)
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def _configured(spec: RewardSpec, found: Callable[..., Any]) -> Callable[..., Any]:
+    """The callable with its settings bound: a class is built with them, a function gets them as keyword arguments."""
+    columns = frozenset() if inspect.isclass(found) else COLUMNS
+    _check_settings(spec, found, columns)
+    if not inspect.isclass(found):
+        return partial(found, **spec.config) if spec.config else found
+    try:
+        instance = found(**spec.config)
+    except Exception as error:
+        raise InputError(f"reward {spec.name!r} cannot be built: {type(error).__name__}: {error}") from error
+    if not callable(instance):
+        raise InputError(f"reward {spec.name!r}: objects of the class cannot be called; it needs a __call__(completions, **columns)")
+    return cast(Callable[..., Any], instance)
+
+
+def _check_settings(spec: RewardSpec, found: Callable[..., Any], columns: frozenset[str]) -> None:
+    """A setting must be a parameter of its own name: `**columns` takes every column and would hide a misspelt setting."""
+    named = [p for p in _parameters(spec, found) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    settings = {p.name: p for p in named if p.name not in columns}
+    for key in spec.config:
+        if key not in settings:
+            allowed = unknown_name("setting", key, settings) if settings else f"unknown setting {key!r}; it has no settings"
+            raise InputError(f"reward {spec.name!r}: {allowed}")
+    missing = [name for name, p in settings.items() if p.default is p.empty and name not in spec.config]
+    if missing:
+        also = f", and it is none of the columns: {', '.join(sorted(columns))}" if columns else ""
+        raise InputError(f"reward {spec.name!r}: setting {missing[0]!r} has no default and is not given{also}")
+
+
+def _parameters(spec: RewardSpec, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError as error:
+        raise InputError(f"reward {spec.name!r} does not say which arguments it takes; write it as a Python function") from error

@@ -1,0 +1,58 @@
+"""Swapped and blanked media: what changes, what stays, and that answers play no part in the choice of a donor."""
+
+from __future__ import annotations
+
+import pytest
+
+from omnistage.data.errors import InputError
+from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
+from omnistage.stages import controls
+
+
+def record(index: int, task: str = "t", modality: Modality = Modality.AUDIO_VIDEO) -> Record:
+    path = f"{index}.mp4"
+    return Record(f"r{index}", modality, task, AnswerKind.NUMBER, "?", str(index % 2), (MediaRef("video", path, path),))
+
+
+ROWS = [record(i, task="a" if i % 3 else "b") for i in range(12)]
+
+
+def test_every_record_gets_another_of_its_task() -> None:
+    donors = controls.donors(ROWS, seed=3)
+    assert all(own.id != donor.id and own.task == donor.task for own, donor in zip(ROWS, donors, strict=True))
+    assert sorted(d.id for d in donors) == sorted(r.id for r in ROWS)
+    assert controls.donors(ROWS, seed=3) == donors != controls.donors(ROWS, seed=4)
+
+
+def test_a_donor_may_have_the_same_answer() -> None:
+    """Swapping to a clip of another answer on purpose would score below chance."""
+    rows = [record(i) for i in range(200)]
+    same = sum(own.target == donor.target for own, donor in zip(rows, controls.donors(rows, seed=0), strict=True))
+    assert 70 <= same <= 130
+
+
+def test_senses_are_swapped_one_by_one() -> None:
+    donors = controls.donors(ROWS, seed=0)
+    for name in ("swapped", "swapped_sound", "swapped_picture"):
+        for own, donor, shown in zip(ROWS, donors, controls.apply(name, ROWS, seed=0), strict=True):  # type: ignore[arg-type]
+            (mine,), (other,), (ref,) = own.media, donor.media, shown.media
+            assert (shown.question, shown.target, shown.id) == (own.question, own.target, own.id)
+            assert ref.path == (mine.path if name == "swapped_sound" else other.path)
+            assert ref.sound == (mine.sound if name == "swapped_picture" else other.sound)
+
+
+def test_blank_keeps_the_clip_and_empties_it() -> None:
+    (shown,) = controls.apply("blank", ROWS[:1], seed=0)
+    assert shown.media[0].path == ROWS[0].media[0].path
+    assert shown.media[0].blank == {"picture", "sound"}
+
+
+def test_one_record_cannot_be_swapped() -> None:
+    with pytest.raises(InputError, match="task 't' has one held-out record"):
+        controls.donors([record(0)], seed=0)
+
+
+def test_one_sense_is_swapped_only_where_there_are_two() -> None:
+    assert controls.applies("swapped", Modality.VIDEO)
+    assert not controls.applies("swapped_sound", Modality.AUDIO)
+    assert controls.applies("swapped_picture", Modality.AUDIO_VIDEO)

@@ -1,0 +1,65 @@
+"""What a killed process leaves half written is never taken for whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from omnistage.data.errors import InputError
+from omnistage.stages import files
+
+
+def checkpoint(folder: Path, step: int, *, sealed: bool = True) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"x" * 100)
+    (path / "sub").mkdir()
+    (path / "sub" / "state.json").write_text("{}")
+    if sealed:
+        files.seal(path)
+    return path
+
+
+def test_newest_whole_checkpoint_wins(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 5)
+    right = checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 15, sealed=False)
+    assert files.newest_checkpoint(tmp_path) == right
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing", "manifest"])
+def test_a_damaged_checkpoint_falls_back(tmp_path: Path, damage: str) -> None:
+    right = checkpoint(tmp_path, 5)
+    newer = checkpoint(tmp_path, 10)
+    if damage == "shorter":
+        (newer / "model.safetensors").write_bytes(b"x" * 99)
+    elif damage == "missing":
+        (newer / "sub" / "state.json").unlink()
+    else:
+        (newer / files.MANIFEST).write_text("{")
+    assert files.newest_checkpoint(tmp_path) == right
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    assert files.newest_checkpoint(tmp_path / "absent") is None
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"a": object()})
+    assert files.read_json(path) == {"a": 1}
+
+
+def test_lines_round_trip(tmp_path: Path) -> None:
+    rows = [{"text": 'a "quoted"\nline — ü'}, {"n": 2}]
+    files.write_lines(tmp_path / "rows.jsonl", rows)
+    assert files.read_lines(tmp_path / "rows.jsonl") == rows
+
+
+def test_unreadable_json_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{broken")
+    with pytest.raises(InputError, match=r"run\.json: cannot be read as JSON"):
+        files.read_json(tmp_path / "run.json")
