@@ -84,7 +84,9 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     evaluate.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to")
     evaluate.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
     evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N records of each file")
-    evaluate.add_argument("--prompt", choices=get_args(Prompt), default="think_answer", help="template of the question (think_answer)")
+    evaluate.add_argument(
+        "--prompt", choices=get_args(Prompt), help="template of the question (as the checkpoint was trained, else think_answer)"
+    )
     evaluate.add_argument("--controls", nargs="+", choices=get_args(Control), default=[], help="measure with blank or swapped media too")
     evaluate.add_argument("--batch-size", type=_count, default=64, metavar="N", help="prompts per forward pass (64)")
     evaluate.add_argument("--max-new-tokens", type=_count, default=1024, metavar="N", help="longest answer (1024)")
@@ -148,10 +150,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     scores = evaluate.evaluate_checkpoint(
         arguments.checkpoint,
-        sources=evaluation.data,
         out=out,
         evaluation=evaluation,
-        media=recipes.Media(),
         prompt=arguments.prompt,
         seed=arguments.seed,
     )

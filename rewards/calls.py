@@ -41,9 +41,12 @@ def checked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             raise _failure(name, columns, error) from error
         return _values(values, len(completions), name, columns)
 
-    # In Python 3.11 only a real function can be a coroutine function, and that is how TRL tells what to await.
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__)
-    return awaited if is_async else called
+    # In Python 3.11 only a real function can be a coroutine function, and that is how callers tell what to await.
+    return awaited if _is_async(function) else called
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__)
 
 
 def _wanted(function: Callable[..., Any]) -> frozenset[str] | None:

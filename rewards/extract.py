@@ -145,11 +145,12 @@ def is_number(word: Word) -> bool:
 
 
 def value_at(words: Sequence[Word], at: int) -> str | None:
-    """The normal form of the number that word `at` is: '4', '-2.5'; None for digits that are no one number ('1,2', '2.5.1')."""
+    """The normal form of the number that word `at` is: '4', '-2.5'; None for digits that are no one number ('1,2', '2.5.1', 'minus -1')."""
     word = words[at]
     value = _canonical(word.raw) if word.number else NUMBER_WORDS[word.folded]
-    negative = at > 0 and words[at - 1].folded in _MINUS
-    return f"-{value}" if negative and value not in (None, "0") else value
+    if value in (None, "0") or at == 0 or words[at - 1].folded not in _MINUS:
+        return value
+    return None if value.startswith("-") else f"-{value}"
 
 
 def _canonical(digits: str) -> str | None:

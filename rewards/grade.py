@@ -52,6 +52,7 @@ def grade_completion(text: str, *, target: str, kind: AnswerKind | str, options:
 
 def kind_of(kind: AnswerKind | str) -> AnswerKind:
     """The kind that a column names; `InputError` for an unknown one."""
-    if kind not in list(AnswerKind):
-        raise InputError(unknown_name("answer kind", kind, AnswerKind))
+    known = [known.value for known in AnswerKind]
+    if kind not in known:
+        raise InputError(unknown_name("answer kind", kind, known))
     return AnswerKind(kind)

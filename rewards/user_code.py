@@ -73,7 +73,7 @@ def _beside(file: Path) -> Iterator[None]:
 
 def _attribute(module: ModuleType, attribute: str, place: str) -> Any:
     if not hasattr(module, attribute):
-        own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
         raise InputError(f"reward '{place}:{attribute}': {unknown_name('function', attribute, own)}")
     return getattr(module, attribute)
 

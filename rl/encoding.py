@@ -202,9 +202,8 @@ class Towers:
     later stages with the same frozen tower share one encoding.
     """
 
-    def __init__(self, model: torch.nn.Module, *, batch: int = 64) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         self.thinker = thinker_of(model)
-        self.batch = batch
         self.encoded_rows = 0
         frozen = frozen_parts(model)
         self._hashes: dict[Part, str] = {p: fingerprint(model, p) for p in ("vision", "audio") if p in frozen}
@@ -230,35 +229,23 @@ class Towers:
     def _features(self, rows: Sequence[Encoded], part: Part, device: torch.device) -> list[Tensor]:
         key = self._hashes[part]
         rows = [row for row in rows if (row.pictures is not None if part == "vision" else row.mels)]
-        missing = list({id(row): row for row in rows if key not in row.features}.values())
-        for start in range(0, len(missing), self.batch):
-            chunk = missing[start : start + self.batch]
-            for row, features in zip(chunk, self._encode(chunk, part, device), strict=True):
-                row.features[key] = features
-            self.encoded_rows += len(chunk)
+        for row in rows:
+            if key not in row.features:
+                # One row at a time: a row's features must not depend, not even in their last bits, on the rows beside it.
+                row.features[key] = self._encode(row, part, device)
+                self.encoded_rows += 1
         return [row.features[key].to(device) for row in rows]
 
     @torch.no_grad()
-    def _encode(self, rows: Sequence[Encoded], part: Part, device: torch.device) -> list[Tensor]:
-        """Features of each row, [tokens, hidden]."""
+    def _encode(self, row: Encoded, part: Part, device: torch.device) -> Tensor:
+        """Features of one row's clips, [tokens, hidden]."""
         body = self.thinker.model
-        batch = raw_media(rows, device)
+        batch = raw_media([row], device)
         if part == "vision":
-            clips = list(body.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True).pooler_output)
-            counts = [len(row.grid) for row in rows if row.grid is not None]
-            return [torch.cat(group).cpu() for group in _grouped(clips, counts)]
-        features = body.get_audio_features(batch["input_features"], batch["feature_attention_mask"], return_dict=True).last_hidden_state
-        _, lengths = body.audio_tower._get_feat_extract_output_lengths(batch["feature_attention_mask"].sum(-1))
-        sounds = list(features.split(lengths.tolist()))
-        return [torch.cat(group).cpu() for group in _grouped(sounds, [len(row.mels) for row in rows])]
-
-
-def _grouped(items: list[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
-    groups, start = [], 0
-    for count in counts:
-        groups.append(items[start : start + count])
-        start += count
-    return groups
+            clips = body.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True).pooler_output
+            return torch.cat(list(clips)).cpu()
+        features = body.get_audio_features(batch["input_features"], batch["feature_attention_mask"], return_dict=True)
+        return features.last_hidden_state.cpu()
 
 
 def check_not_blind(thinker: Qwen2_5OmniThinkerForConditionalGeneration, ids: Tensor, rows: Sequence[Encoded]) -> None:

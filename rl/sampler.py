@@ -63,7 +63,9 @@ class StepSampler(Sampler[int]):
             rows: list[int] = []
             while len(rows) < self.prompts:
                 if not queues[turn]:
-                    queues[turn] = generators[turn].permutation(self.pools[turn].rows).tolist()
+                    order = generators[turn].permutation(self.pools[turn].rows).tolist()
+                    # Rows that this step has already are put last (the queue is emptied from its end), so that no step has one twice.
+                    queues[turn] = sorted(order, key=lambda row: row not in rows)
                 rows.append(queues[turn].pop())
             step = [row for row in rows for _ in range(self.repeats)]
             for _ in range(self.passes):

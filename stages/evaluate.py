@@ -21,10 +21,10 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import Modality, Record
 from omnistage.rewards.grade import grade_completion
 from omnistage.rl import policy, rollout
-from omnistage.rl.encoding import Encoder, MediaShape, Towers
-from omnistage.stages import controls, files, rows
-from omnistage.stages.choices import Control
-from omnistage.stages.schema import Evaluation, Measurement, Media, Source
+from omnistage.rl.encoding import Encoder, Towers
+from omnistage.stages import controls, files, perception, rows
+from omnistage.stages.choices import Control, Prompt
+from omnistage.stages.schema import Evaluation, Measurement
 from omnistage.stages.statistics import share
 
 
@@ -157,6 +157,12 @@ def scores(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return out
 
 
+def check_controls(records: Sequence[Record], measurement: Measurement) -> None:
+    """Raises `InputError` when a control cannot be made from these records."""
+    for control in measurement.controls:
+        controls.apply(control, [record for record in records if controls.applies(control, record.modality)], 0)
+
+
 def measure(
     model: Qwen2_5OmniThinkerForConditionalGeneration,
     encoder: Encoder,
@@ -196,16 +202,12 @@ def measure(
 
 
 def evaluate_checkpoint(
-    checkpoint: str,
-    *,
-    sources: Sequence[Source],
-    out: Path,
-    evaluation: Evaluation,
-    media: Media,
-    prompt: str = "think_answer",
-    seed: int = 0,
+    checkpoint: str, *, out: Path, evaluation: Evaluation, prompt: Prompt | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Measure any checkpoint on any annotation files; returns what stands in `scores.json`.
+
+    Clips and questions are shown as the checkpoint was trained to see them, where that stands beside its weights; `prompt` overrides
+    the wording.
 
     Raises:
         InputError: the checkpoint, a file or a clip cannot be read, or `out` already holds a measurement.
@@ -213,19 +215,15 @@ def evaluate_checkpoint(
     if (out / "scores.json").exists():
         raise InputError(f"{out / 'scores.json'} exists; choose another --out, or remove that folder to measure again")
     policy.check_folder(checkpoint)
-    records = rows.read_sources(sources)
+    records = rows.read_sources(evaluation.data)
     rows.check_media(records)
+    check_controls(records, evaluation)
+    shown = perception.of_checkpoint(checkpoint)
+    if prompt is not None:
+        shown = shown.model_copy(update={"prompt": prompt})
     model = policy.load(checkpoint)
+    policy.freeze(model, ["vision", "audio", "language"])
     if torch.cuda.is_available():
         model.cuda()
-    policy.freeze(model, ["vision", "audio", "language"])
-    encoder = Encoder(policy.load_processor(checkpoint), model, shape=media_shape(media), template=prompt)
+    encoder = perception.encoder(shown, checkpoint, model)
     return measure(model, encoder, records, out, evaluation, with_controls=True, seed=seed)
-
-
-def media_shape(media: Media) -> MediaShape:
-    """The recipe's media settings as the encoder takes them."""
-    from omnistage.data.media import MediaLimits
-
-    limits = MediaLimits(fps=media.fps, max_frames=media.max_frames, max_sound_s=media.max_sound_s)
-    return MediaShape(limits, media.min_pixels, media.max_pixels)

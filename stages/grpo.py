@@ -14,7 +14,7 @@ from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.trainer import OmniGRPOTrainer
-from omnistage.stages import training
+from omnistage.stages import perception, training
 from omnistage.stages.schema import GrpoStage, Recipe
 
 
@@ -100,4 +100,4 @@ def run(
         peft_config=training.adapter(recipe.lora_of(stage)),
         callbacks=list(training.callbacks(out, stage.name)),
     )
-    training.train(trainer, out, encoder.processor)
+    training.train(trainer, out, encoder.processor, perception.of_recipe(recipe))

@@ -29,7 +29,7 @@ from omnistage.rl import policy, tiny
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft import check_demonstrations
-from omnistage.stages import evaluate, files, grpo, rows, sft, summary, training
+from omnistage.stages import evaluate, files, grpo, perception, rows, sft, summary, training
 from omnistage.stages.recipe import dump
 from omnistage.stages.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Training
 
@@ -51,14 +51,8 @@ class Run:
     def encoder_for(self, model_folder: str) -> Encoder:
         """The run's encoder; processor and positions do not change from stage to stage."""
         if self.encoder is None:
-            model = policy.load(model_folder, dtype="float32" if self.recipe.model.tiny else self.recipe.model.dtype)
-            self.encoder = Encoder(
-                policy.load_processor(model_folder),
-                model,
-                shape=evaluate.media_shape(self.recipe.media),
-                template=self.recipe.prompt,
-                system=self.recipe.model.system_prompt,
-            )
+            model = policy.load(model_folder, dtype=self.recipe.model.dtype)
+            self.encoder = perception.encoder(perception.of_recipe(self.recipe), model_folder, model)
         return self.encoder
 
 
@@ -122,8 +116,12 @@ def _check_rows(recipe: Recipe) -> None:
         rows.check_media(records)
         if isinstance(stage, SftStage):
             check_demonstrations(records)
+        elif isinstance(stage, EvaluateStage):
+            evaluate.check_controls(records, stage)
     if recipe.evaluation is not None:
-        rows.check_media(rows.read_sources(recipe.evaluation.data))
+        records = rows.read_sources(recipe.evaluation.data)
+        rows.check_media(records)
+        evaluate.check_controls(records, recipe.evaluation)
 
 
 def _claim(this: Run, source: str | Path | None) -> None:
@@ -134,7 +132,10 @@ def _claim(this: Run, source: str | Path | None) -> None:
     """
     path = this.folder / "run.json"
     wanted = dump(this.recipe)
-    if path.exists():
+    claimed = path.exists()
+    # Every process has looked before one of them writes.
+    PartialState().wait_for_everyone()
+    if claimed:
         held = files.read_json(path).get("recipe", {})
         difference = _difference(held, wanted)
         if difference:
@@ -217,12 +218,14 @@ def _read_rows(this: Run) -> None:
     for stage in this.recipe.stages:
         if isinstance(stage, EvaluateStage):
             this.held_out[stage.name] = rows.read_sources(stage.data)
+            evaluate.check_controls(this.held_out[stage.name], stage)
         else:
             this.train_rows[stage.name] = rows.pools(stage.data)
             if isinstance(stage, SftStage):
                 check_demonstrations(this.train_rows[stage.name][0])
     if this.recipe.evaluation is not None:
         this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
+        evaluate.check_controls(this.held_out[""], this.recipe.evaluation)
         _check_apart(this)
 
 
@@ -247,10 +250,12 @@ def _start_model(this: Run) -> None:
         this.base = str(folder)
         if not files.is_whole(folder) and PartialState().is_main_process:
             if model.path is not None:
-                training.write_folder(policy.load(model.path, dtype=model.dtype), folder, policy.load_processor(model.path))
+                loaded = policy.load(model.path, dtype=model.dtype)
+                training.write_folder(loaded, folder, policy.load_processor(model.path), perception.of_recipe(this.recipe))
             elif model.tiny is not None:
                 size = tiny.TinySize(**model.tiny.model_dump())
                 tiny.build(folder, _corpus(this), size=size, seed=this.recipe.seed)
+                perception.save(perception.of_recipe(this.recipe), folder)
                 files.seal(folder)
         PartialState().wait_for_everyone()
     if this.recipe.evaluation is not None and this.recipe.evaluation.before:

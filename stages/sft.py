@@ -12,7 +12,7 @@ from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft import OmniSFTTrainer
-from omnistage.stages import training
+from omnistage.stages import perception, training
 from omnistage.stages.schema import Recipe, SftStage
 
 
@@ -48,4 +48,4 @@ def run(stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encod
         peft_config=training.adapter(recipe.lora_of(stage)),
         callbacks=training.callbacks(out, stage.name),
     )
-    training.train(trainer, out, encoder.processor)
+    training.train(trainer, out, encoder.processor, perception.of_recipe(recipe))

@@ -28,7 +28,8 @@ def share(correct: int, n: int) -> Interval:
     p, z2 = correct / n, Z_95**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
+    # At 0 and at n a bound is the share itself, which rounding may miss by a last bit.
+    return Interval(p, 0.0 if correct == 0 else middle - half, 1.0 if correct == n else middle + half)
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Interval:

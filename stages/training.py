@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from omnistage.data.errors import InputError, RecipeError, unknown_name
-from omnistage.stages import files
+from omnistage.stages import files, perception
+from omnistage.stages.perception import Perception
 from omnistage.stages.schema import Launch, Lora, Model, Training
 
 CHECKPOINTS_KEPT = 2
@@ -184,14 +185,14 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor) -> None:
+def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: Perception) -> None:
     """Train from the newest whole checkpoint of `out`, if any; then write the plain model folder `out/model`, sealed last."""
     checkpoint = files.newest_checkpoint(out / "checkpoints")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_model(trainer, out / "model", processor)
+    save_model(trainer, out / "model", processor, shown)
 
 
-def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor) -> None:
+def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor, shown: Perception) -> None:
     """Write thinker (adapters merged) and processor as a Hugging Face folder that loads from any path."""
     accelerator = trainer.accelerator
     state = accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
@@ -202,16 +203,21 @@ def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor) 
             if state is not None:
                 raise InputError("launch.engine: adapters cannot be merged from shards yet; allowed with lora: single, ddp")
             model = model.merge_and_unload()
-        write_folder(model, folder, processor, state)
+        write_folder(model, folder, processor, shown, state)
     PartialState().wait_for_everyone()
 
 
 def write_folder(
-    model: PreTrainedModel, folder: Path, processor: Qwen2_5OmniProcessor, state: dict[str, torch.Tensor] | None = None
+    model: PreTrainedModel,
+    folder: Path,
+    processor: Qwen2_5OmniProcessor,
+    shown: Perception,
+    state: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Save a thinker and its processor to `folder`, the manifest last."""
+    """Save a thinker, its processor and how it was shown its clips to `folder`, the manifest last."""
     model.save_pretrained(folder, state_dict=state, safe_serialization=True)
     processor.save_pretrained(folder)
+    perception.save(shown, folder)
     files.seal(folder)
 
 

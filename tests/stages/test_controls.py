@@ -7,6 +7,7 @@ import pytest
 from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 from omnistage.stages import controls
+from omnistage.stages.choices import Control
 
 
 def record(index: int, task: str = "t", modality: Modality = Modality.AUDIO_VIDEO) -> Record:
@@ -33,8 +34,9 @@ def test_a_donor_may_have_the_same_answer() -> None:
 
 def test_senses_are_swapped_one_by_one() -> None:
     donors = controls.donors(ROWS, seed=0)
-    for name in ("swapped", "swapped_sound", "swapped_picture"):
-        for own, donor, shown in zip(ROWS, donors, controls.apply(name, ROWS, seed=0), strict=True):  # type: ignore[arg-type]
+    names: tuple[Control, ...] = ("swapped", "swapped_sound", "swapped_picture")
+    for name in names:
+        for own, donor, shown in zip(ROWS, donors, controls.apply(name, ROWS, seed=0), strict=True):
             (mine,), (other,), (ref,) = own.media, donor.media, shown.media
             assert (shown.question, shown.target, shown.id) == (own.question, own.target, own.id)
             assert ref.path == (mine.path if name == "swapped_sound" else other.path)

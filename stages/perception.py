@@ -1,0 +1,48 @@
+"""How a policy was shown its clips and questions; it travels with the model, so that an evaluation shows them in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omnistage.data.media import MediaLimits
+from omnistage.rl import policy
+from omnistage.rl.encoding import Encoder, MediaShape
+from omnistage.rl.policy import Thinker
+from omnistage.stages import files
+from omnistage.stages.choices import Prompt
+from omnistage.stages.recipe import build
+from omnistage.stages.schema import Media, Recipe, Section
+
+NAME = "omnistage.json"
+
+
+class Perception(Section):
+    """Sampling of clips, wording of questions, and the system turn."""
+
+    media: Media = Media()
+    prompt: Prompt = "think_answer"
+    system_prompt: str | None = None
+
+
+def of_recipe(recipe: Recipe) -> Perception:
+    """The recipe's own settings."""
+    return Perception(media=recipe.media, prompt=recipe.prompt, system_prompt=recipe.model.system_prompt)
+
+
+def of_checkpoint(folder: str) -> Perception:
+    """What stands beside the weights; the defaults for a checkpoint that was not trained here."""
+    path = Path(folder) / NAME
+    return build(Perception, files.read_json(path), str(path)) if path.is_file() else Perception()
+
+
+def save(perception: Perception, folder: Path) -> None:
+    """Write the settings into a model folder."""
+    files.write_json(folder / NAME, perception.model_dump(mode="json"))
+
+
+def encoder(perception: Perception, folder: str, model: Thinker) -> Encoder:
+    """An encoder with the checkpoint's processor and these settings."""
+    given = perception.media
+    limits = MediaLimits(fps=given.fps, max_frames=given.max_frames, max_sound_s=given.max_sound_s)
+    shape = MediaShape(limits, given.min_pixels, given.max_pixels)
+    return Encoder(policy.load_processor(folder), model, shape=shape, template=perception.prompt, system=perception.system_prompt)

@@ -1,0 +1,55 @@
+"""Two processes over gloo do what one process does, for each modality."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import grpo, omnistage, recipe, sources, write
+from world import World
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+
+
+def scripted(world: World, out: Path, processes: int) -> dict[str, dict[str, list[float]]]:
+    script = [str(HELPERS / "scripted_ddp.py"), str(world.data), str(world.checkpoint), str(out)]
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = os.environ | {"PYTHONPATH": str(HELPERS), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, dict[str, list[float]]] = json.loads(out.read_text())
+    assert found.pop("processes") == processes
+    return found
+
+
+def test_two_processes_agree_with_one(world: World, tmp_path: Path) -> None:
+    """Same rewards, same gradient norms and the same weights after two optimizer steps, on video, audio, and both."""
+    one = scripted(world, tmp_path / "one", 1)
+    two = scripted(world, tmp_path / "two", 2)
+    assert list(one) == ["video", "audio", "audio_video"]
+    for modality, logged in one.items():
+        assert logged["reward_std"][0] > 0
+        assert logged["grad_norm"][0] > 0
+        for key in ("reward", "grad_norm", "loss"):
+            assert two[modality][key] == pytest.approx(logged[key], rel=1e-4, abs=1e-6), (modality, key)
+        mine = torch.load(tmp_path / f"one-{modality}.pt", weights_only=True)
+        theirs = torch.load(tmp_path / f"two-{modality}.pt", weights_only=True)
+        worst = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+        assert worst <= 1e-4, modality
+
+
+def test_the_command_starts_two_processes(tmp_path: Path) -> None:
+    """`launch: {engine: ddp, processes: 2}`: one command, each modality trained, one set of results."""
+    stages = [grpo(m, data=sources("train", m), steps=1, save_every=None) for m in ("video", "audio", "audio_video")]
+    data = recipe(stages=stages, launch={"engine": "ddp", "processes": 2, "threads": 1})
+    write(tmp_path / "recipe.yaml", data)
+    done = omnistage("run", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [stage["name"] for stage in summary["stages"]] == ["video", "audio", "audio_video"]
+    assert summary["stages"][2]["modalities"]["video"]["n"] == 12

@@ -1,0 +1,147 @@
+"""`omnistage run` as a user starts it: a whole run, a run that is killed in every stage, and what stands on disk afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from small_run import command, grpo, omnistage, recipe, sources, write
+from tensorboardX.proto.event_pb2 import Event
+
+from omnistage.stages import files
+
+STAGES = ("01-cold_start", "02-video", "03-audio", "04-audio_video")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished")
+    write(folder / "recipe.yaml", recipe())
+    done = omnistage("run", "recipe.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "held-out accuracy" in done.stdout
+    return folder / "run"
+
+
+def test_the_run_directory_holds_what_was_promised(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert [stage["name"] for stage in summary["stages"]] == ["cold_start", "video", "audio", "audio_video"]
+    for stage in summary["stages"]:
+        assert stage["seconds"] > 0
+        for modality in ("video", "audio", "audio_video"):
+            entry = stage["modalities"][modality]
+            assert entry["n"] == 12
+            assert 0 <= entry["low"] <= entry["accuracy"] <= entry["high"] <= 1
+            if stage["name"] != "cold_start":
+                assert entry["accuracy"] == pytest.approx(entry["start"] + entry["gain"])
+    assert set(summary["controls"]["swapped"]) == {"video", "audio", "audio_video"}
+    for name in STAGES:
+        rows = files.read_lines(finished / name / "metrics.jsonl")
+        assert [row["step"] for row in rows if "loss" in row] == list(range(1, 7))
+        assert files.is_whole(finished / name / "model")
+        predictions = files.read_lines(finished / name / "evaluation" / "predictions.jsonl")
+        assert sum(row["control"] is None for row in predictions) == 36
+    logged = files.read_lines(finished / "02-video" / "metrics.jsonl")[0]
+    assert {"rewards/accuracy/mean", "rewards/format/mean", "reward", "entropy"} <= set(logged)
+
+
+def test_events_hold_the_metrics(finished: Path) -> None:
+    """The TensorBoard files carry the same numbers as metrics.jsonl."""
+    (path,) = (finished / "02-video" / "events").iterdir()
+    raw, found, start = path.read_bytes(), {}, 0
+    while start < len(raw):
+        length = int.from_bytes(raw[start : start + 8], "little")
+        event = Event.FromString(raw[start + 12 : start + 12 + length])
+        for value in event.summary.value:
+            found[value.tag, event.step] = value.simple_value
+        start += 12 + length + 4
+    for row in files.read_lines(finished / "02-video" / "metrics.jsonl"):
+        if "reward" in row:
+            assert found["video/reward", row["step"]] == pytest.approx(row["reward"])
+
+
+def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name not in ("summary.json", ".lock")}
+    done = omnistage("run", "recipe.yaml", cwd=finished.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_checkpoint_evaluates_anywhere(finished: Path, tmp_path: Path) -> None:
+    """A stage's model, moved to another place, gives the answers that the run recorded."""
+    moved = tmp_path / "elsewhere"
+    (finished / "02-video" / "model").rename(moved)
+    try:
+        data = finished / "data" / "held_out_audio_video.json"
+        arguments = ["--data", str(data), "--modality", "audio_video", "--out", "out", "--max-new-tokens", "12", "--json"]
+        done = omnistage("evaluate", moved, *arguments, cwd=tmp_path)
+    finally:
+        moved.rename(finished / "02-video" / "model")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["modalities"]["audio_video"]["n"] == 12
+    recorded = files.read_lines(finished / "02-video" / "evaluation" / "predictions.jsonl")
+    expected = {row["id"]: row["completion"] for row in recorded if row["modality"] == "audio_video" and row["control"] is None}
+    assert {row["id"]: row["completion"] for row in files.read_lines(tmp_path / "out" / "predictions.jsonl")} == expected
+
+
+def kill_when(process: subprocess.Popen[bytes], ready: Path, steps: int) -> None:
+    """SIGKILL the process as soon as `ready` (a metrics.jsonl) holds `steps` lines."""
+    limit = time.monotonic() + 120
+    while not (ready.exists() and len(ready.read_text().splitlines()) >= steps):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_in_every_stage_it_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL in each of the four stages, the same command each time: bit for bit the uninterrupted run's models."""
+    write(tmp_path / "recipe.yaml", recipe())
+    for stage, steps in zip(STAGES, (3, 4, 5, 3), strict=True):
+        with (tmp_path / "log").open("ab") as log:
+            process = subprocess.Popen(command("run", "recipe.yaml"), cwd=tmp_path, stdout=log, stderr=log)
+            kill_when(process, tmp_path / "run" / stage / "metrics.jsonl", steps)
+        assert not files.is_whole(tmp_path / "run" / stage / "model")
+        assert files.newest_checkpoint(tmp_path / "run" / stage / "checkpoints") is not None
+    done = omnistage("run", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for stage in STAGES:
+        ours = load_file(tmp_path / "run" / stage / "model" / "model.safetensors")
+        theirs = load_file(finished / stage / "model" / "model.safetensors")
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert value.numpy().tobytes() == theirs[name].numpy().tobytes(), f"{stage}: {name}"
+        steps_logged = [row["step"] for row in files.read_lines(tmp_path / "run" / stage / "metrics.jsonl") if "loss" in row]
+        assert steps_logged == list(range(1, 7))
+
+
+def test_only_and_from(finished: Path) -> None:
+    """`--only` does one stage again from the model of the stage before it; the same seed gives the same weights."""
+    before = (finished / "03-audio" / "model" / "model.safetensors").read_bytes()
+    done = omnistage("run", "recipe.yaml", "--only", "audio", cwd=finished.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (finished / "03-audio" / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_adapters_a_reference_and_a_users_reward(tmp_path: Path) -> None:
+    """LoRA against the stage's start, and a reward from a file beside the recipe: the stage leaves a plain folder that evaluates."""
+    (tmp_path / "mine.py").write_text("def short(completions, **columns):\n    return [float(len(c[0]['content']) < 40) for c in completions]\n")
+    stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=1)
+    stage["rewards"] = [{"name": "mine.py:short"}, {"name": "reasoning", "weight": 0.1}]
+    data = recipe(stages=[stage], evaluation=None)
+    write(tmp_path / "recipe.yaml", data)
+    done = omnistage("run", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    model = tmp_path / "run" / "01-video" / "model"
+    assert not list(model.glob("adapter*"))
+    rows = files.read_lines(tmp_path / "run" / "01-video" / "metrics.jsonl")
+    assert rows[1]["kl"] >= 0
+    assert "rewards/short/mean" in rows[0]
