@@ -16,6 +16,7 @@ from omnistage.data.errors import RecordError
 from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoder, Towers, check_not_blind
 from omnistage.rl.policy import thinker_of
+from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
 
 
@@ -59,7 +60,7 @@ class Collator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": positions, "encoded": rows}
 
 
-class OmniSFTTrainer(SFTTrainer):  # type: ignore[misc]
+class OmniSFTTrainer(ResumesWhole, SFTTrainer):  # type: ignore[misc]
     """TRL's supervised trainer for a Qwen2.5-Omni thinker; `pools` say which rows are drawn together and how often."""
 
     def __init__(

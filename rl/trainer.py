@@ -31,6 +31,7 @@ from omnistage.data.records import Record
 from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
 from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens, thinker_of
+from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
 
 
@@ -51,7 +52,7 @@ def rows_of(records: Sequence[Record], template: str, system: str | None) -> lis
     ]
 
 
-class OmniGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
     """TRL's trainer for a Qwen2.5-Omni thinker.
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`

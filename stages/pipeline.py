@@ -31,7 +31,7 @@ from omnistage.rl.sampler import Pool
 from omnistage.rl.sft import check_demonstrations
 from omnistage.stages import evaluate, files, grpo, perception, rows, sft, summary, training
 from omnistage.stages.recipe import dump
-from omnistage.stages.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Training
+from omnistage.stages.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Synth, Training
 
 VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
 START = "00-start"
@@ -72,10 +72,13 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
         torch.set_num_threads(recipe.launch.threads)
     this = Run(recipe, Path(recipe.run_dir))
     _check_settings(recipe)
+    if recipe.synth is None:
+        _read_rows(this)
     _claim(this, source)
     with _one_at_a_time(this):
-        _render(this)
-        _read_rows(this)
+        if recipe.synth is not None:
+            _render(this, recipe.synth)
+            _read_rows(this)
         _start_model(this)
         for index, stage in enumerate(recipe.stages):
             if only is None or stage.name == only:
@@ -105,23 +108,6 @@ def _check_settings(recipe: Recipe) -> None:
             training.check_trainer_fields(stage, GRPOConfig)
             grpo.rewards_of(stage)
             grpo.batching(stage, recipe.launch.processes)
-    if recipe.synth is None:
-        _check_rows(recipe)
-
-
-def _check_rows(recipe: Recipe) -> None:
-    """Annotation files and clips that are there already are checked before the run directory is made."""
-    for stage in recipe.stages:
-        records = rows.read_sources(stage.data)
-        rows.check_media(records)
-        if isinstance(stage, SftStage):
-            check_demonstrations(records)
-        elif isinstance(stage, EvaluateStage):
-            evaluate.check_controls(records, stage)
-    if recipe.evaluation is not None:
-        records = rows.read_sources(recipe.evaluation.data)
-        rows.check_media(records)
-        evaluate.check_controls(records, recipe.evaluation)
 
 
 def _claim(this: Run, source: str | Path | None) -> None:
@@ -194,12 +180,10 @@ def _one_at_a_time(this: Run) -> Iterator[None]:
         yield
 
 
-def _render(this: Run) -> None:
-    given = this.recipe.synth
-    if given is None:
-        return
+def _render(this: Run, given: Synth) -> None:
     began = time.monotonic()
     if PartialState().is_main_process:
+        rendered = (Path(given.path) / "render.json").exists()
         synth.render(
             Path(given.path),
             seed=given.seed,
@@ -210,11 +194,13 @@ def _render(this: Run) -> None:
             wrong={str(key): value for key, value in given.wrong_answers.items()},
             progress=True,
         )
-        _add_seconds(this.folder / START, "render_s", time.monotonic() - began)
+        if not rendered:
+            _add_seconds(this.folder / START, "render_s", time.monotonic() - began)
     PartialState().wait_for_everyone()
 
 
 def _read_rows(this: Run) -> None:
+    """Read every row of the run, and check what can be checked without a model."""
     for stage in this.recipe.stages:
         if isinstance(stage, EvaluateStage):
             this.held_out[stage.name] = rows.read_sources(stage.data)
@@ -227,6 +213,9 @@ def _read_rows(this: Run) -> None:
         this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
         evaluate.check_controls(this.held_out[""], this.recipe.evaluation)
         _check_apart(this)
+    if this.recipe.synth is None:
+        for records in [*(found for found, _ in this.train_rows.values()), *this.held_out.values()]:
+            rows.check_media(records)
 
 
 def _check_apart(this: Run) -> None:

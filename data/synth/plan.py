@@ -41,12 +41,15 @@ class Item:
 
 
 def items(split: str, modality: Modality, *, seed: int, count: int, wrong: float = 0.0) -> list[Item]:
-    """The items of one set, in its order. `wrong` (0..1) is the share of demonstrations whose answer is wrong on purpose."""
+    """The items of one set, in its order. `wrong` (0..1) is the share of demonstrations whose answer is wrong on purpose.
+
+    Of k possible answers at most (k - 1) / k are wrong, as many as chance would get wrong: more would teach the opposite of the truth.
+    """
     tasks = of_modality(modality)
     number = (seed, SPLITS[split], MODALITIES[modality])
     # Streams of clips are four numbers long and these are five, so the two never meet.
     dealt = [deal(task, np.random.default_rng([*number, turn, 0])) for turn, task in enumerate(tasks)]
-    mistakes = np.random.default_rng([*number, 0, 1]).random(count) < wrong
+    luck = np.random.default_rng([*number, 0, 1]).random(count)
     made = []
     for index in range(count):
         task, case = tasks[index % len(tasks)], next(dealt[index % len(tasks)])
@@ -54,7 +57,8 @@ def items(split: str, modality: Modality, *, seed: int, count: int, wrong: float
         clip = f"clips/{name}.{'wav' if modality == Modality.AUDIO else 'mp4'}"
         row = _row(name, clip, task, case)
         if split == "cold_start":
-            _demonstrate(row, task, case, mistaken=bool(mistakes[index]))
+            mistaken = luck[index] < min(wrong, 1 - 1 / len(task.answers))
+            _demonstrate(row, task, case, mistaken=bool(mistaken))
         made.append(Item(name, task.name, case, (*number, index), clip, row))
     return made
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from trl import GRPOConfig
-from world import World
 
 from omnistage.rl import policy
 from omnistage.rl.sampler import Pool
 from omnistage.rl.trainer import OmniGRPOTrainer
+from world import World
 
 PROMPTS, G = 4, 2
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from small_run import grpo, omnistage, recipe, sources, write
 from world import World
 

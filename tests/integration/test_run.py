@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from small_run import command, grpo, omnistage, recipe, sources, write
 from tensorboardX.proto.event_pb2 import Event
 
 from omnistage.stages import files
+from small_run import command, grpo, omnistage, recipe, sources, write
 
 STAGES = ("01-cold_start", "02-video", "03-audio", "04-audio_video")
 
@@ -68,7 +68,9 @@ def test_events_hold_the_metrics(finished: Path) -> None:
 
 
 def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name not in ("summary.json", ".lock")}
+    before = {
+        path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name not in ("summary.json", ".lock")
+    }
     done = omnistage("run", "recipe.yaml", cwd=finished.parent)
     assert done.returncode == 0, done.stderr[-2000:]
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -133,7 +135,9 @@ def test_only_and_from(finished: Path) -> None:
 
 def test_adapters_a_reference_and_a_users_reward(tmp_path: Path) -> None:
     """LoRA against the stage's start, and a reward from a file beside the recipe: the stage leaves a plain folder that evaluates."""
-    (tmp_path / "mine.py").write_text("def short(completions, **columns):\n    return [float(len(c[0]['content']) < 40) for c in completions]\n")
+    (tmp_path / "mine.py").write_text(
+        "def short(completions, **columns):\n    return [float(len(c[0]['content']) < 40) for c in completions]\n"
+    )
     stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=1)
     stage["rewards"] = [{"name": "mine.py:short"}, {"name": "reasoning", "weight": 0.1}]
     data = recipe(stages=[stage], evaluation=None)
