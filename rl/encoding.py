@@ -244,8 +244,10 @@ class Towers:
         if part == "vision":
             clips = body.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True).pooler_output
             return torch.cat(list(clips)).cpu()
-        features = body.get_audio_features(batch["input_features"], batch["feature_attention_mask"], return_dict=True)
-        return features.last_hidden_state.cpu()
+        features: Tensor = body.get_audio_features(
+            batch["input_features"], batch["feature_attention_mask"], return_dict=True
+        ).last_hidden_state
+        return features.cpu()
 
 
 def check_not_blind(thinker: Qwen2_5OmniThinkerForConditionalGeneration, ids: Tensor, rows: Sequence[Encoded]) -> None:

@@ -26,6 +26,8 @@ PATTERNS = {
     AnswerKind.MULTI_SELECT: "Multiple-choice question (select one or more answer choices)",
     AnswerKind.YES_NO: "Judgment question (Yes or No)",
 }
+# Of k answers chance gets (k - 1) / k wrong. Demonstrations stay below that, or they would say nothing, or the opposite, of the truth.
+MOST_WRONG = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Item:
 def items(split: str, modality: Modality, *, seed: int, count: int, wrong: float = 0.0) -> list[Item]:
     """The items of one set, in its order. `wrong` (0..1) is the share of demonstrations whose answer is wrong on purpose.
 
-    Of k possible answers at most (k - 1) / k are wrong, as many as chance would get wrong: more would teach the opposite of the truth.
+    Of k possible answers never more than 0.9 (k - 1) / k are wrong: chance gets (k - 1) / k wrong, and demonstrations as bad as that
+    would say nothing about the truth.
     """
     tasks = of_modality(modality)
     number = (seed, SPLITS[split], MODALITIES[modality])
@@ -57,7 +60,7 @@ def items(split: str, modality: Modality, *, seed: int, count: int, wrong: float
         clip = f"clips/{name}.{'wav' if modality == Modality.AUDIO else 'mp4'}"
         row = _row(name, clip, task, case)
         if split == "cold_start":
-            mistaken = luck[index] < min(wrong, 1 - 1 / len(task.answers))
+            mistaken = luck[index] < min(wrong, MOST_WRONG * (1 - 1 / len(task.answers)))
             _demonstrate(row, task, case, mistaken=bool(mistaken))
         made.append(Item(name, task.name, case, (*number, index), clip, row))
     return made

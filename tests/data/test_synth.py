@@ -28,7 +28,7 @@ SPLITS = ("cold_start", "train", "held_out")
 
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """192 held-out clips of each modality: each of the 48 classes of colour_at_beep once, every other class several times."""
+    """192 held-out clips of each modality: every class several times."""
     return render(tmp_path_factory.mktemp("clips"), seed=3, cold_start=48, train=48, held_out=192)
 
 

@@ -15,6 +15,7 @@ from omnistage.data.records import Modality
 from omnistage.data.synth import TASKS, render, sets
 from omnistage.data.synth.encode import write_clip
 from omnistage.data.synth.plan import items
+from omnistage.data.synth.tasks import of_modality
 
 SMALL: dict[str, Any] = {"seed": 1, "cold_start": 12, "train": 4, "held_out": 4}
 
@@ -51,11 +52,17 @@ def test_wrong_answers_are_wrong_and_use_every_answer_equally(name: str) -> None
 
 @pytest.mark.parametrize("modality", [Modality.VIDEO, Modality.AUDIO, Modality.AUDIO_VIDEO])
 def test_a_mistaken_demonstration_perceives_rightly(modality: Modality) -> None:
-    """Of 2000 demonstrations with a share of 0.3, 600 are mistaken with a standard deviation of 20.5: within 4 of them."""
-    right, some, every = (items("cold_start", modality, seed=1, count=2000, wrong=wrong) for wrong in (0.0, 0.3, 1.0))
+    """Of 2000 demonstrations with a share of 0.3, 600 are mistaken with a standard deviation of 20.5: within 4 of them.
+
+    A share of 1 is cut, task by task, to 0.9 of what chance gets wrong: 0.45 of two answers, 0.6 of three, 0.675 of four, 0.75 of six.
+    """
+    right, some, most = (items("cold_start", modality, seed=1, count=2000, wrong=wrong) for wrong in (0.0, 0.3, 1.0))
     assert 518 <= sum(item.row["wrong_on_purpose"] for item in some) <= 682
     assert not any(item.row["wrong_on_purpose"] for item in right)
-    assert all(item.row["wrong_on_purpose"] for item in every)
+    for task in of_modality(modality):
+        mistaken = [item.row["wrong_on_purpose"] for item in most if item.task == task.name]
+        share = 0.9 * (1 - 1 / len(task.answers))
+        assert abs(sum(mistaken) - share * len(mistaken)) <= 4 * (len(mistaken) * share * (1 - share)) ** 0.5
     for item in some:
         task, questions = TASKS[item.task], item.row["questions"]
         said = task.wrong_answer(item.case) if item.row["wrong_on_purpose"] else item.case.answer
@@ -67,7 +74,7 @@ def test_a_mistaken_demonstration_perceives_rightly(modality: Modality) -> None:
 def test_only_the_cold_start_has_demonstrations(tmp_path: Path) -> None:
     made = render(tmp_path, **SMALL, wrong={"video": 1.0}, modalities=["video", "audio"])
     assert list(made) == [f"{split}_{modality}" for split in ("cold_start", "train", "held_out") for modality in ("video", "audio")]
-    assert all(row["wrong_on_purpose"] for row in _rows(made["cold_start_video"]))
+    assert any(row["wrong_on_purpose"] for row in _rows(made["cold_start_video"]))
     assert not any(row["wrong_on_purpose"] for row in _rows(made["cold_start_audio"]))
     for name in ("train_video", "held_out_audio"):
         assert all("response" not in row["questions"] and "wrong_on_purpose" not in row for row in _rows(made[name]))

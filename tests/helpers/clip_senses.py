@@ -47,8 +47,8 @@ def motion(frames: Frames) -> str:
 
 
 def shape(frame: Frames) -> str:
-    """By the box around the coloured thing: a flat box, an empty middle, empty corners that reach far, or nearly full."""
-    mask = _coloured(frame)
+    """By the box around the white thing: a flat box, an empty middle, empty corners that reach far, or nearly full."""
+    mask = frame.min(axis=-1) > 200
     rows, columns = np.nonzero(mask)
     box = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     height, width = box.shape

@@ -51,7 +51,10 @@ def rows(change: Callable[[list[dict[str, Any]]], None]) -> Change:
 
 
 def text(content: str) -> Change:
-    return lambda place, recipe: (place / "data" / "train_video.json").write_text(content) and None
+    def spoil(place: Path, recipe: dict[str, Any]) -> None:
+        (place / "data" / "train_video.json").write_text(content)
+
+    return spoil
 
 
 def clip(content: bytes | None) -> Change:
