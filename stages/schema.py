@@ -192,8 +192,9 @@ class Measurement(Section):
 
 
 class Evaluation(Measurement):
-    """The measurement that is repeated after every stage."""
+    """The measurement that is repeated after every training stage; its controls are made once, after the last one."""
 
+    # Controls cost as much as the measurement itself, so that a run makes them once, of its last model.
     before: bool = Field(True, strict=True, description="measure the starting model too")
 
 
@@ -256,7 +257,6 @@ class SftStage(Training):
 
     kind: Literal["sft"] = Field(description="kind of stage")
     batch_size: Count = Field(16, description="demonstrations per optimizer step, over all processes")
-    max_length: Count | None = Field(None, description="longest prompt with its demonstration, in tokens; null: no limit")
 
 
 class GrpoStage(Training):

@@ -21,6 +21,9 @@ SHAPES = ("disc", "bar", "cross", "frame")
 TIMBRES = ("bell", "buzz", "hiss", "click")
 TONES = tuple(sound.TONES_HZ)
 LAMPS = ("left", "right", "none")
+# Clockwise, as `picture.CORNERS` has them.
+CORNERS = tuple(picture.CORNERS)
+SLOTS = ("first", "second", "third", "fourth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +91,22 @@ def which_tones() -> Table:
 
 
 def colour_at_beep() -> Table:
-    """Two colours in either order, times the second of the beep; the two that are seen are the options."""
+    """The colours take turns in their order, half a second each, from any of them on; the beep comes in one of the four half seconds."""
     table = []
-    for options, turned, when in product((("red", "blue"), ("green", "yellow")), (False, True), ("first", "second")):
-        first, second = reversed(options) if turned else options
-        colour = first if when == "first" else second
-        think = f"{first} then {second} beep {when} it is {colour}"
-        table.append(Case((first, second), (when,), _letters([colour], options), think, options))
+    for start, slot in product(range(4), repeat=2):
+        order = tuple(COLOURS[(start + step) % 4] for step in range(4))
+        think = f"first {order[0]} beep {SLOTS[slot]} it is {order[slot]}"
+        table.append(Case(order, (slot,), _letters([order[slot]], COLOURS), think, COLOURS))
     return tuple(table)
 
 
-def follows() -> Table:
-    """Yes when the square goes up and the tone rises, or the square goes down and the tone falls."""
+def walk() -> Table:
+    """A square stands in a corner and goes on clockwise, one corner at each beep."""
     table = []
-    for way, pitch in product(("up", "down"), ("rises", "falls")):
-        agree = (way == "up") == (pitch == "rises")
-        think = f"it moves {way} the tone {pitch} they {'agree' if agree else 'differ'}"
-        table.append(Case((way,), (pitch,), _yes_no(agree), think))
+    for start, steps in product(range(4), (1, 2, 3, 4)):
+        end = CORNERS[(start + steps) % 4]
+        think = f"square {CORNERS[start]} {_counted(steps, 'beep')} it ends {end}"
+        table.append(Case((CORNERS[start],), (steps,), _letters([end], CORNERS), think, CORNERS))
     return tuple(table)
 
 

@@ -23,7 +23,8 @@ WHITE: RGB = (250, 250, 250)
 DARK: RGB = (15, 15, 15)
 # Steps in x (to the right) and y (downwards).
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-QUARTERS = ((14, 14), (42, 14), (14, 42), (42, 42))
+# Middles of the four quarters (x, y), clockwise.
+CORNERS: dict[str, tuple[int, int]] = {"upper left": (14, 14), "upper right": (42, 14), "lower right": (42, 42), "lower left": (14, 42)}
 TRAVEL = 16
 
 _MIDDLE = SIZE / 2
@@ -42,15 +43,23 @@ def coloured_moving_square(rng: np.random.Generator, colour: str) -> Frames:
 
 def coloured_square(rng: np.random.Generator, colour: str) -> Frames:
     """A still square of one colour, anywhere near the middle."""
-    return changing_square(rng, colour, colour)
+    return changing_square(rng, colour, colour, colour, colour)
 
 
-def changing_square(rng: np.random.Generator, first: str, second: str) -> Frames:
-    """A large still square, of one colour in the first second and of another in the second one."""
+def changing_square(rng: np.random.Generator, *colours: str) -> Frames:
+    """A large still square that has another of the four `colours` in each half second."""
     place = _square(*(_MIDDLE + rng.uniform(-8, 8, 2)), half=14)
     frames = _background(rng)
-    frames[: FRAMES // 2, place] = COLOURS[first]
-    frames[FRAMES // 2 :, place] = COLOURS[second]
+    for frame, colour in zip(frames, colours, strict=True):
+        frame[place] = COLOURS[colour]
+    return _finished(frames)
+
+
+def square_in_corner(rng: np.random.Generator, corner: str) -> Frames:
+    """A still square of any colour in a quarter of the picture."""
+    colour = COLOURS[str(rng.choice(list(COLOURS)))]
+    frames = _background(rng)
+    frames[:, _square(*(np.array(CORNERS[corner]) + rng.uniform(-4, 4, 2)), half=9)] = colour
     return _finished(frames)
 
 
@@ -100,8 +109,9 @@ def _crossing(rng: np.random.Generator, direction: str, colour: RGB) -> Frames:
 
 def _in_quarters(rng: np.random.Generator, colours: list[RGB], half: int) -> Frames:
     frames = _background(rng)
-    for quarter, colour in zip(rng.permutation(len(QUARTERS)), colours, strict=False):
-        frames[:, _square(*(np.array(QUARTERS[quarter]) + rng.uniform(-4, 4, 2)), half=half)] = colour
+    middles = np.array(list(CORNERS.values()))
+    for quarter, colour in zip(rng.permutation(len(middles)), colours, strict=False):
+        frames[:, _square(*(middles[quarter] + rng.uniform(-4, 4, 2)), half=half)] = colour
     return _finished(frames)
 
 

@@ -26,9 +26,9 @@ def beeps(rng: np.random.Generator, count: int) -> Sound:
     return _mixed(rng, [(0.5 * half + rng.uniform(0.05, 0.25), 0.5 * _tone(pitch_hz, BEEP_S)) for half in halves])
 
 
-def beep_in(rng: np.random.Generator, second: str) -> Sound:
-    """One beep that lies within 0.15-0.85 s ("first" second) or within 1.15-1.85 s ("second" second)."""
-    start_s = rng.uniform(0.15, 0.85 - BEEP_S) + (1.0 if second == "second" else 0.0)
+def beep_in(rng: np.random.Generator, slot: int) -> Sound:
+    """One beep that lies in the half second `slot` (0 to 3), at least 0.08 s from its ends."""
+    start_s = 0.5 * slot + rng.uniform(0.08, 0.42 - BEEP_S)
     return _mixed(rng, [(start_s, 0.5 * _tone(rng.uniform(700, 1400), BEEP_S))])
 
 

@@ -78,6 +78,7 @@ _VIDEO, _AUDIO, _BOTH = Modality.VIDEO, Modality.AUDIO, Modality.AUDIO_VIDEO
 _SINGLE, _MULTI, _NUMBER, _YES_NO = AnswerKind.SINGLE_CHOICE, AnswerKind.MULTI_SELECT, AnswerKind.NUMBER, AnswerKind.YES_NO
 
 _DIAL = "a dial of 3 starts at the squares and steps once per beep : where is it ?"
+_WALK = "the square goes one corner clockwise per beep : where does it end ?"
 _LAMPS = "a low tone switches the left lamp , a high tone the right : which lamps are lit at the end ?"
 
 
@@ -103,7 +104,7 @@ _ALL = (
     Task(
         "colour_at_beep", _BOTH, _SINGLE, "what colour is it at the beep ?", cases.colour_at_beep(), picture.changing_square, sound.beep_in
     ),
-    Task("follows", _BOTH, _YES_NO, "does the tone follow it ?", cases.follows(), picture.moving_square, sound.sweep),
+    Task("walk", _BOTH, _SINGLE, _WALK, cases.walk(), picture.square_in_corner, sound.beeps),
     Task("dial", _BOTH, _NUMBER, _DIAL, cases.dial(), picture.counted_squares, sound.beeps),
     Task("lamps", _BOTH, _MULTI, _LAMPS, cases.lamps(), picture.lamps, sound.tones),
 )

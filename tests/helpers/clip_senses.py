@@ -31,6 +31,12 @@ def quarters_filled(frame: Frames) -> int:
     return sum(int(part.sum()) >= 50 for part in parts)
 
 
+def corner(frame: Frames) -> str:
+    """The quarter of the picture that holds most of what is coloured."""
+    y, x = np.argwhere(_coloured(frame)).mean(axis=0)
+    return f"{'upper' if y < frame.shape[0] / 2 else 'lower'} {'left' if x < frame.shape[1] / 2 else 'right'}"
+
+
 def lit_sides(frame: Frames) -> list[str]:
     """Which halves of the picture hold yellow."""
     mask = _close(frame, NAMED["yellow"])

@@ -1,0 +1,40 @@
+"""Scores: nothing leaves the denominator, and the majority class is that of each task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from omnistage.data.errors import InputError
+from omnistage.stages import evaluate
+
+
+def row(task: str, target: str, score: float | None, answer: str | None = "x", modality: str = "video") -> dict[str, Any]:
+    return {"id": "r", "modality": modality, "task": task, "target": target, "score": score, "answer": answer, "reason": "why"}
+
+
+def test_unanswered_items_count_as_wrong() -> None:
+    found = evaluate.scores([row("a", "A", 1.0), row("a", "B", 0.0, None), row("b", "yes", 0.0), row("b", "no", 1.0)])["video"]
+    assert (found["n"], found["accuracy"], found["unanswered"]) == (4, 0.5, 1)
+    assert found["tasks"] == {"a": {"n": 2, "accuracy": 0.5}, "b": {"n": 2, "accuracy": 0.5}}
+
+
+def test_partial_credit_is_not_a_right_answer() -> None:
+    assert evaluate.scores([row("a", "A,C", 0.5), row("a", "B", 1.0)])["video"]["accuracy"] == 0.5
+
+
+def test_majority_is_the_best_constant_of_each_task() -> None:
+    """Task a: 2 of 3 are A; task b: 1 of 2: (2 + 1) / 5."""
+    rows = [row("a", t, 0.0) for t in "AAB"] + [row("b", t, 0.0) for t in ("yes", "no")]
+    assert evaluate.majority(rows) == 3 / 5
+
+
+def test_modalities_are_scored_apart() -> None:
+    found = evaluate.scores([row("a", "A", 1.0), row("a", "A", 0.0, modality="audio")])
+    assert {modality: entry["accuracy"] for modality, entry in found.items()} == {"video": 1.0, "audio": 0.0}
+
+
+def test_an_answer_without_a_grader_is_refused() -> None:
+    with pytest.raises(InputError, match="r: why"):
+        evaluate.scores([row("a", "free text", None)])
