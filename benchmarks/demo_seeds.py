@@ -7,7 +7,7 @@ reads. Per seed:
 
 - `demo`: the shipped recipe;
 - `direct`: the same cold start, then all GRPO steps on audio with video at once (no order of modalities, no replay);
-- `supervised`: the same cold start, then as many supervised steps on the same kind of demonstrations in place of GRPO;
+- `supervised`: the same cold start, then as many further supervised steps on its demonstrations in place of GRPO;
 - `zero`: the same cold start and the same GRPO steps with a reward that is the same for every completion, so that every advantage
   is zero.
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
 from omnistage.data import media, prompts
 from omnistage.data.errors import BlindBatchError, InputError
@@ -75,7 +76,7 @@ class Encoder:
     def __init__(
         self,
         processor: Qwen2_5OmniProcessor,
-        model: Qwen2_5OmniThinkerForConditionalGeneration,
+        config: Qwen2_5OmniThinkerConfig,
         *,
         shape: MediaShape | None = None,
         template: str = "think_answer",
@@ -86,7 +87,9 @@ class Encoder:
         self.shape = shape or MediaShape()
         self.template = template
         self.system = system
-        self._rope = type(model.model)(model.config) if model.device.type == "meta" else model.model
+        # Positions need the model's methods and none of its weights.
+        with torch.device("meta"):
+            self._rope = Qwen2_5OmniThinkerModel(config)
         self._cache: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._held = 0

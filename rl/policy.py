@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from omnistage.data.errors import InputError
 
 Part = Literal["vision", "audio", "language"]
-Thinker: TypeAlias = Qwen2_5OmniThinkerForConditionalGeneration
 PARTS: dict[Part, tuple[str, ...]] = {
     "vision": ("model.visual.",),
     "audio": ("model.audio_tower.",),

@@ -225,5 +225,5 @@ def evaluate_checkpoint(
     policy.freeze(model, ["vision", "audio", "language"])
     if torch.cuda.is_available():
         model.cuda()
-    encoder = perception.encoder(shown, checkpoint, model)
+    encoder = perception.encoder(shown, checkpoint)
     return measure(model, encoder, records, out, evaluation, with_controls=True, seed=seed)

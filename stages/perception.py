@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import Qwen2_5OmniThinkerConfig
+
 from omnistage.data.media import MediaLimits
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder, MediaShape
-from omnistage.rl.policy import Thinker
 from omnistage.stages import files
 from omnistage.stages.choices import Prompt
 from omnistage.stages.recipe import build
@@ -40,9 +41,10 @@ def save(perception: Perception, folder: Path) -> None:
     files.write_json(folder / NAME, perception.model_dump(mode="json"))
 
 
-def encoder(perception: Perception, folder: str, model: Thinker) -> Encoder:
+def encoder(perception: Perception, folder: str) -> Encoder:
     """An encoder with the checkpoint's processor and these settings."""
     given = perception.media
     limits = MediaLimits(fps=given.fps, max_frames=given.max_frames, max_sound_s=given.max_sound_s)
     shape = MediaShape(limits, given.min_pixels, given.max_pixels)
-    return Encoder(policy.load_processor(folder), model, shape=shape, template=perception.prompt, system=perception.system_prompt)
+    config = Qwen2_5OmniThinkerConfig.from_pretrained(folder)
+    return Encoder(policy.load_processor(folder), config, shape=shape, template=perception.prompt, system=perception.system_prompt)

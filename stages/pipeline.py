@@ -51,8 +51,7 @@ class Run:
     def encoder_for(self, model_folder: str) -> Encoder:
         """The run's encoder; processor and positions do not change from stage to stage."""
         if self.encoder is None:
-            model = policy.load(model_folder, dtype=self.recipe.model.dtype)
-            self.encoder = perception.encoder(perception.of_recipe(self.recipe), model_folder, model)
+            self.encoder = perception.encoder(perception.of_recipe(self.recipe), model_folder)
         return self.encoder
 
 

@@ -39,7 +39,7 @@ class World:
         return policy.load(str(self.checkpoint), dtype="float32")
 
     def encoder(self, model: Qwen2_5OmniThinkerForConditionalGeneration) -> Encoder:
-        return Encoder(policy.load_processor(str(self.checkpoint)), model, shape=SHAPE, template="short")
+        return Encoder(policy.load_processor(str(self.checkpoint)), model.config, shape=SHAPE, template="short")
 
 
 def build(folder: Path) -> World:

@@ -77,7 +77,7 @@ def test_the_cache_is_bounded_and_keeps_the_latest(world: World) -> None:
     whole = world.encoder(model)
     records = world.records("video")
     size = whole(records[0]).size
-    encoder = Encoder(whole.processor, model, shape=whole.shape, template="short", cache_bytes=int(2.5 * size))
+    encoder = Encoder(whole.processor, model.config, shape=whole.shape, template="short", cache_bytes=int(2.5 * size))
     for index in (0, 1, 0, 2, 0, 1):
         encoder(records[index])
     assert (encoder.hits, encoder.misses) == (2, 4)
