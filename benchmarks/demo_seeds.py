@@ -11,8 +11,8 @@ reads. Per seed:
 - `zero`: the same cold start and the same GRPO steps with a reward that is the same for every completion, so that every advantage
   is zero.
 
-The controls start from the seed's own cold start, whose folder is copied, so that they differ in nothing else. Everything can be interrupted
-and started again.
+The controls start from the seed's own cold start, whose folder is copied, so that they differ in nothing else. Everything can be
+interrupted and started again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def control_recipes(seed: int, demo: Path, out: Path) -> dict[str, dict[str, Any
         cold, *grpo = given["stages"]
         steps = sum(stage["steps"] for stage in grpo)
         given["run_dir"] = str(out / f"{name}-{seed}")
-        given["evaluation"]["controls"] = []
+        given["evaluation"] |= {"controls": [], "sampled": False}
         if name == "direct":
             both = [source for source in grpo[-1]["data"] if source["modality"] == "audio_video"]
             given["stages"] = [cold, grpo[-1] | {"name": "direct", "data": both, "steps": steps}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.logging import disable_progress_bar
 
 from omnistage.data.errors import InputError
 
@@ -69,6 +71,8 @@ def load(path: str, *, dtype: str = "auto", attention: str = "auto") -> Qwen2_5O
         InputError: `path` is no checkpoint of this architecture.
     """
     check_folder(path)
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     gpu = torch.cuda.is_available()
     chosen = getattr(torch, dtype) if dtype != "auto" else torch.bfloat16 if gpu else torch.float32
     if attention == "auto":

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,6 +68,9 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
     for chosen in (first, only):
         if chosen is not None and chosen not in names:
             raise InputError(unknown_name("stage", chosen, names))
+    # Names that transformers and TRL retire among themselves are nothing that a user of a recipe could change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"transformers\.")
     if recipe.launch.threads:
         torch.set_num_threads(recipe.launch.threads)
     this = Run(recipe, Path(recipe.run_dir))

@@ -14,8 +14,10 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
+    PrinterCallback,
     Qwen2_5OmniProcessor,
     Trainer,
     TrainerCallback,
@@ -30,6 +32,7 @@ from omnistage.stages.perception import Perception
 from omnistage.stages.schema import Launch, Lora, Model, Training
 
 CHECKPOINTS_KEPT = 2
+SHOWN = ("loss", "reward", "rewards/accuracy/mean")
 # Fields of TRL's configs that a stage's `trainer:` must not set, and where the recipe sets them.
 OWNED = {
     "output_dir": "run_dir",
@@ -93,7 +96,7 @@ def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *,
         "gradient_checkpointing": gpu,
         "report_to": [],
         "logging_steps": 1,
-        "disable_tqdm": not sys.stderr.isatty(),
+        "disable_tqdm": True,
         "save_strategy": "steps" if stage.save_every else "no",
         "save_steps": stage.save_every or 1,
         "save_total_limit": CHECKPOINTS_KEPT,
@@ -137,6 +140,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.name = name
         self.path = out / "metrics.jsonl"
         self.writer: SummaryWriter | None = None
+        self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -146,6 +150,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         kept = [row for row in files.read_lines(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
         files.write_lines(self.path, kept)
         self.writer = SummaryWriter(str(self.out / "events"), purge_step=state.global_step + 1)
+        self.bar = tqdm(desc=self.name, total=state.max_steps, initial=state.global_step, disable=None, leave=False)
 
     def on_log(
         self,
@@ -162,10 +167,17 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps({"step": state.global_step} | numbers) + "\n")
         for key, value in numbers.items():
             self.writer.add_scalar(f"{self.name}/{key}", value, state.global_step)
-        every = max(1, state.max_steps // 5)
-        if args.disable_tqdm and state.global_step % every == 0 and ("loss" in numbers or "reward" in numbers):
-            shown = {key: round(numbers[key], 3) for key in ("loss", "reward", "rewards/accuracy/mean") if key in numbers}
-            print(f"  {self.name}: step {state.global_step}/{state.max_steps} {shown}", file=sys.stderr, flush=True)
+        self._show(state, {key: round(numbers[key], 3) for key in SHOWN if key in numbers})
+
+    def _show(self, state: TrainerState, numbers: Mapping[str, float]) -> None:
+        """On a terminal the bar; elsewhere five lines a stage."""
+        if self.bar is None or not numbers:
+            return
+        self.bar.update(state.global_step - self.bar.n)
+        self.bar.set_postfix(numbers)
+        if self.bar.disable and state.global_step % max(1, state.max_steps // 5) == 0:
+            said = ", ".join(f"{key} {value}" for key, value in numbers.items())
+            print(f"  {self.name}: step {state.global_step} of {state.max_steps}, {said}", file=sys.stderr, flush=True)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()
@@ -175,6 +187,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.writer is not None:
             self.writer.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def _is_number(value: Any) -> bool:
@@ -187,6 +201,8 @@ def _is_number(value: Any) -> bool:
 
 def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: Perception) -> None:
     """Train from the newest whole checkpoint of `out`, if any; then write the plain model folder `out/model`, sealed last."""
+    # It would print every step's whole log.
+    trainer.remove_callback(PrinterCallback)
     checkpoint = files.newest_checkpoint(out / "checkpoints")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_model(trainer, out / "model", processor, shown)
