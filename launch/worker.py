@@ -41,8 +41,16 @@ def _work(arguments: argparse.Namespace) -> Path:
     import torch
     from accelerate import PartialState
 
-    # left to itself, accelerate takes each CPU process for the only one
-    PartialState(cpu=not torch.cuda.is_available())
+    gpu = torch.cuda.is_available()
+    if recipe.launch.engine in ("zero2", "zero3"):
+        if not gpu:
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed
+
+        # ZeRO-3 spreads a model while it is built, which needs the process group before the first trainer would open it.
+        deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
+    # Left to itself, accelerate takes each CPU process for the only one.
+    PartialState(cpu=not gpu)
 
     from omnistage.stages import pipeline
 

@@ -21,7 +21,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniTh
 from omnistage.data import media, prompts
 from omnistage.data.errors import BlindBatchError, InputError
 from omnistage.data.records import Record
-from omnistage.rl.policy import Part, fingerprint, frozen_parts, thinker_of
+from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of
 
 WINDOW = 400
 
@@ -202,14 +202,15 @@ class Towers:
     """Gives a policy's forward the media of a batch: encoded once per distinct prompt where a tower is frozen, raw where it is trained.
 
     Features are kept with the prompt under the hash of the tower's weights, so rollout, old, reference and policy passes, later epochs and
-    later stages with the same frozen tower share one encoding.
+    later stages with the same frozen tower share one encoding. Under ZeRO-3 a tower's weights are spread over the ranks, and every rank
+    must run it as often as the others do, whatever it has kept: there all towers get raw media.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.thinker = thinker_of(model)
         self.encoded_rows = 0
-        frozen = frozen_parts(model)
-        self._hashes: dict[Part, str] = {p: fingerprint(model, p) for p in ("vision", "audio") if p in frozen}
+        kept = frozenset[Part]() if is_sharded(model) else frozen_parts(model)
+        self._hashes: dict[Part, str] = {p: fingerprint(model, p) for p in ("vision", "audio") if p in kept}
 
     def media(self, rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the forward for these rows, in their order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,14 @@ PARTS: dict[Part, tuple[str, ...]] = {
     "language": ("model.language_model.", "lm_head."),
 }
 ARCHITECTURES = ("qwen2_5_omni_thinker", "qwen2_5_omni")
+
+
+def quiet_libraries() -> None:
+    """Leave out what no user of a recipe could act on: names that the libraries retire among themselves, bars where no terminal is."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"transformers\.")
+    if not sys.stderr.isatty():
+        disable_progress_bar()
 
 
 def thinker_of(model: nn.Module) -> Qwen2_5OmniThinkerForConditionalGeneration:
@@ -71,8 +80,6 @@ def load(path: str, *, dtype: str = "auto", attention: str = "auto") -> Qwen2_5O
         InputError: `path` is no checkpoint of this architecture.
     """
     check_folder(path)
-    if not sys.stderr.isatty():
-        disable_progress_bar()
     gpu = torch.cuda.is_available()
     chosen = getattr(torch, dtype) if dtype != "auto" else torch.bfloat16 if gpu else torch.float32
     if attention == "auto":
@@ -81,6 +88,10 @@ def load(path: str, *, dtype: str = "auto", attention: str = "auto") -> Qwen2_5O
         path, dtype=chosen, attn_implementation=attention, use_safetensors=True
     )
     accept_encoded_audio(model)
+    if is_sharded(model):
+        # Under ZeRO-3 transformers keeps every conversion that it tried, used or not, and a saved folder would get names of none. Without
+        # them it saves as it does a model that was built here.
+        model._weight_conversions = None
     return model
 
 
@@ -130,6 +141,11 @@ def frozen_parts(model: nn.Module) -> frozenset[Part]:
     """The parts of a (possibly wrapped) policy in which no parameter is trained."""
     thinker = thinker_of(model)
     return frozenset(part for part in PARTS if not any(p.requires_grad for _, p in parameters_of(thinker, part)))
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether DeepSpeed's ZeRO-3 has spread the weights over the ranks, so that no rank holds a whole tensor between forwards."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def fingerprint(model: nn.Module, part: Part) -> str:

@@ -214,6 +214,7 @@ def evaluate_checkpoint(
     """
     if (out / "scores.json").exists():
         raise InputError(f"{out / 'scores.json'} exists; choose another --out, or remove that folder to measure again")
+    policy.quiet_libraries()
     policy.check_folder(checkpoint)
     records = rows.read_sources(evaluation.data)
     rows.check_media(records)

@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from omnistage.rl import policy, tiny
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft import check_demonstrations
-from omnistage.stages import evaluate, files, grpo, perception, rows, sft, summary, training
+from omnistage.stages import evaluate, files, grpo, lineage, perception, rows, sft, summary, training
 from omnistage.stages.recipe import dump
 from omnistage.stages.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Synth, Training
 
@@ -68,9 +67,7 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
     for chosen in (first, only):
         if chosen is not None and chosen not in names:
             raise InputError(unknown_name("stage", chosen, names))
-    # Names that transformers and TRL retire among themselves are nothing that a user of a recipe could change.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"transformers\.")
+    policy.quiet_libraries()
     if recipe.launch.threads:
         torch.set_num_threads(recipe.launch.threads)
     this = Run(recipe, Path(recipe.run_dir))
@@ -277,19 +274,25 @@ def _stage(this: Run, index: int, *, again: bool) -> None:
     stage = this.recipe.stages[index]
     out = this.recipe.stage_dir(stage.name)
     start = _previous_model(this, index)
-    if isinstance(stage, EvaluateStage):
-        _announce(index, stage.name, "evaluate")
-        evaluate.measure(
-            _load(this, start), this.encoder_for(start), this.held_out[stage.name], out / "evaluation", stage, with_controls=True
-        )
-        return
-    if again and PartialState().is_main_process:
+    if not files.is_whole(Path(start)) and start != this.recipe.model.path:
+        raise InputError(f"stage {stage.name!r} starts from {start}, which is not there yet; run the stage before it first")
+    measured = (out / "evaluation" / "scores.json").exists()
+    done = measured if isinstance(stage, EvaluateStage) else files.is_whole(out / "model")
+    stale = lineage.is_stale(out, start)
+    if again or (stale and not done):
         _forget(out)
-    PartialState().wait_for_everyone()
-    if not files.is_whole(out / "model"):
-        if not files.is_whole(Path(start)) and start != this.recipe.model.path:
-            raise InputError(f"stage {stage.name!r} starts from {start}, which is not there yet; run the stage before it first")
+        done = False
+    if done and stale:
+        _say(f"stage {stage.name!r} stands on an earlier model than {start} holds now; --from {stage.name} does it again")
+    if not done:
         _announce(index, stage.name, stage.kind)
+        _note_start(out, start)
+    if isinstance(stage, EvaluateStage):
+        if not done:
+            encoder, records = this.encoder_for(start), this.held_out[stage.name]
+            evaluate.measure(_load(this, start), encoder, records, out / "evaluation", stage, with_controls=True, seed=this.recipe.seed)
+        return
+    if not done:
         began = time.monotonic()
         _train(this, stage, index, out, start)
         _add_seconds(out, "train_s", time.monotonic() - began)
@@ -346,12 +349,24 @@ def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) ->
 def _forget(out: Path) -> None:
     import shutil
 
-    shutil.rmtree(out, ignore_errors=True)
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        shutil.rmtree(out, ignore_errors=True)
+    PartialState().wait_for_everyone()
+
+
+def _note_start(out: Path, start: str) -> None:
+    if PartialState().is_main_process:
+        lineage.note(out, start)
 
 
 def _announce(index: int, name: str, kind: str) -> None:
+    _say(f"stage {index + 1:02d}-{name} ({kind})")
+
+
+def _say(text: str) -> None:
     if PartialState().is_main_process:
-        print(f"stage {index + 1:02d}-{name} ({kind})", flush=True)
+        print(text, flush=True)
 
 
 def _add_seconds(out: Path, key: str, seconds: float) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omnistage.stages import files
-from omnistage.stages.schema import Recipe, Training
+from omnistage.stages import files, lineage
+from omnistage.stages.schema import EvaluateStage, Recipe
 from omnistage.stages.statistics import paired_difference
 
 Scores = dict[str, float]
@@ -47,23 +48,33 @@ def _seconds(folder: Path) -> dict[str, float]:
 
 
 def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
-    """The summary of all stages that are done, in order; `gain` is against the stage's own start, paired by item."""
+    """The summary of all stages that are done, in order; `gain` is against the stage's own start, paired by item.
+
+    `stale` marks a stage whose predecessor was trained again after it.
+    """
     start = run_dir / "00-start"
     before = _right(start)
     clock = _seconds(start)
     result: dict[str, Any] = {"run_dir": str(run_dir), "seed": recipe.seed, "render_s": clock.get("render_s", 0.0), "stages": []}
     if (start / "evaluation" / "scores.json").exists():
         result["start"] = {"seconds": clock.get("evaluate_s", 0.0), "modalities": _modalities(start, {})}
+    previous: str | None = None
     for stage in recipe.stages:
         folder = recipe.stage_dir(stage.name)
-        if not isinstance(stage, Training) or not (folder / "evaluation" / "scores.json").exists():
+        if not (folder / "evaluation" / "scores.json").exists():
+            continue
+        if isinstance(stage, EvaluateStage):
+            result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json")
             continue
         clock = _seconds(folder)
+        stale = previous is not None and lineage.is_stale(folder, previous)
+        previous = str(folder / "model")
         result["stages"].append(
             {
                 "name": stage.name,
                 "kind": stage.kind,
                 "modality": str(getattr(stage, "modality", "")) or None,
+                "stale": stale,
                 "seconds": clock.get("train_s", 0.0),
                 "evaluation_seconds": clock.get("evaluate_s", 0.0),
                 "modalities": _modalities(folder, before),
@@ -83,32 +94,37 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The summary for a terminal: accuracy of each modality after each stage (the forgetting matrix), its change, controls, and time."""
-    stages = result["stages"]
-    if not stages:
+    stages, evaluations = result["stages"], result.get("evaluations", {})
+    if not stages and not evaluations:
         return "no stage has been measured yet"
-    modalities = list(stages[0]["modalities"])
+    measured = [stage["modalities"] for stage in stages] + [scores["modalities"] for scores in evaluations.values()]
+    modalities = list(dict.fromkeys(modality for found in measured for modality in found))
     lines = ["", "held-out accuracy in % (greedy; [95 % interval]; change over the stage's start; * = the stage's own modality)"]
-    head = f"{'after':<14}" + "".join(f"{m:^32}" for m in modalities) + f"{'train s':>9}"
+    head = f"{'after':<16}" + "".join(f"{m:^32}" for m in modalities) + f"{'train s':>9}"
     lines += [head, "-" * len(head)]
+
+    def row(name: str, found: Mapping[str, str], after: str = "") -> None:
+        lines.append(f"{name:<16.16}" + "".join(f"{found.get(m, ''):^32}" for m in modalities) + after)
+
     if "start" in result:
-        cells = "".join(f"{_cell(result['start']['modalities'][m], own=False):^32}" for m in modalities)
-        lines.append(f"{'(start)':<14}{cells}{'':>9}")
+        row("(start)", {m: _cell(entry) for m, entry in result["start"]["modalities"].items()})
     for stage in stages:
-        cells = "".join(f"{_cell(stage['modalities'][m], own=stage['modality'] == m):^32}" for m in modalities)
-        lines.append(f"{stage['name']:<14}{cells}{stage['seconds']:>9.0f}")
-    last = stages[-1]["modalities"]
-    lines.append(f"{'majority class':<14}" + "".join(f"{100 * last[m]['majority']:^32.1f}" for m in modalities))
+        cells = {m: _cell(entry, own=stage["modality"] == m) for m, entry in stage["modalities"].items()}
+        row(stage["name"], cells, f"{stage['seconds']:>9.0f}{'  (from an earlier model)' if stage['stale'] else ''}")
+    if stages:
+        row("majority class", {m: f"{100 * entry['majority']:.1f}" for m, entry in stages[-1]["modalities"].items()})
     for name, by in result.get("controls", {}).items():
-        cells = "".join(f"{100 * by[m]['accuracy']:^32.1f}" if m in by else f"{'':^32}" for m in modalities)
-        lines.append(f"{name:<14.14}{cells}")
-    counts = ", ".join(f"{m} {last[m]['n']}" for m in modalities)
+        row(name, {m: f"{100 * entry['accuracy']:.1f}" for m, entry in by.items()})
+    for name, scores in evaluations.items():
+        row(name, {m: _cell(entry) for m, entry in scores["modalities"].items()})
+    counts = ", ".join(f"{m} {measured[-1][m]['n']}" for m in measured[-1])
     total = sum(stage["seconds"] + stage["evaluation_seconds"] for stage in stages) + result["render_s"]
     lines.append(f"n: {counts}; rendering {result['render_s']:.0f} s, all together {total:.0f} s")
     return "\n".join(lines)
 
 
-def _cell(entry: dict[str, Any], *, own: bool) -> str:
+def _cell(entry: Mapping[str, Any], *, own: bool = False) -> str:
     text = f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.0f}, {100 * entry['high']:.0f}]"
-    if entry["gain"] is not None:
+    if entry.get("gain") is not None:
         text += f" {100 * entry['gain']:+.1f}"
     return text + ("*" if own else "")

@@ -25,6 +25,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from omnistage.data.errors import InputError, RecipeError, unknown_name
 from omnistage.stages import files, perception
@@ -111,8 +112,12 @@ def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
     """DeepSpeed's settings for the engine, None where DeepSpeed is not used."""
     if launch.engine not in ("zero2", "zero3"):
         return None
+    sharding: dict[str, Any] = {"stage": 2, "overlap_comm": torch.cuda.is_available()}
+    if launch.engine == "zero3":
+        # Gathers whole tensors (in whatever type they have) for the model folder that the stage leaves.
+        sharding |= {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
     return {
-        "zero_optimization": {"stage": 2 if launch.engine == "zero2" else 3, "overlap_comm": torch.cuda.is_available()},
+        "zero_optimization": sharding,
         "bf16": {"enabled": "auto"},
         "fp16": {"enabled": "auto"},
         "gradient_clipping": "auto",
@@ -206,6 +211,8 @@ def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: P
     checkpoint = files.newest_checkpoint(out / "checkpoints")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_model(trainer, out / "model", processor, shown)
+    # Else the model that is measured next would be spread over the ranks as it is loaded, too.
+    unset_hf_deepspeed_config()
 
 
 def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor, shown: Perception) -> None:

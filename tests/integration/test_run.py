@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -123,6 +124,21 @@ def test_killed_in_every_stage_it_ends_with_the_same_weights(finished: Path, tmp
             assert value.numpy().tobytes() == theirs[name].numpy().tobytes(), f"{stage}: {name}"
         steps_logged = [row["step"] for row in files.read_lines(tmp_path / "run" / stage / "metrics.jsonl") if "loss" in row]
         assert steps_logged == list(range(1, 7))
+
+
+def test_only_says_which_stages_are_left_behind(finished: Path) -> None:
+    """A stage trained again to other weights: the stage after it stays, and the output, the table and the summary say so."""
+    folder = finished.parent / "left_behind"
+    shutil.copytree(finished, folder / "run")
+    (folder / "recipe.yaml").write_bytes((finished.parent / "recipe.yaml").read_bytes())
+    manifest = folder / "run" / "03-audio" / "model" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    done = omnistage("run", "recipe.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "stage 'audio_video' stands on an earlier model" in done.stdout
+    assert "(from an earlier model)" in done.stdout
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert [stage["stale"] for stage in summary["stages"]] == [False, False, False, True]
 
 
 def test_only_and_from(finished: Path) -> None:
