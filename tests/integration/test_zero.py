@@ -1,0 +1,64 @@
+"""DeepSpeed's ZeRO-2 and ZeRO-3 on two CPU processes do what plain data parallelism does, with frozen and with trained towers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from omnistage.stages import files
+from small_run import grpo, omnistage, recipe, sources, write
+
+# Random weights earn no accuracy; the share of one letter differs from completion to completion, so that there is something to learn.
+REWARD = "def e_share(completions, **columns):\n    return [c[0]['content'].count('e') / 8 for c in completions]\n"
+STAGES = ("01-cold_start", "02-video", "03-audio", "04-audio_video")
+
+
+def trained(folder: Path, engine: str) -> Path:
+    """A cold start, then one GRPO stage a modality: the first with frozen towers, the others with trained ones and a reference."""
+    folder.mkdir()
+    (folder / "mine.py").write_text(REWARD)
+    whole = recipe()["stages"][0] | {"data": sources("cold_start", "video"), "steps": 2, "save_every": 1}
+    shared: dict[str, Any] = {"rewards": [{"name": "mine.py:e_share"}], "steps": 2, "save_every": 1}
+    stages = [whole, grpo("video", data=sources("train", "video"), **shared)]
+    for modality in ("audio", "audio_video"):
+        stages.append(grpo(modality, data=sources("train", modality), freeze=[], beta=0.1, **shared))
+    launch = {"engine": engine, "processes": 2, "threads": 1}
+    write(folder / "recipe.yaml", recipe(stages=stages, launch=launch, evaluation=None))
+    done = omnistage("run", "recipe.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def data_parallel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("engines") / "ddp", "ddp")
+
+
+def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
+    return dict(load_file(run / stage / "model" / "model.safetensors"))
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_path: Path) -> None:
+    """The same rewards, and the same weights after each stage; then a stage that lost its model goes on from its last shards."""
+    run = trained(tmp_path / engine, engine)
+    for stage in STAGES:
+        ours, theirs = weights(run, stage), weights(data_parallel, stage)
+        assert ours.keys() == theirs.keys()
+        assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) <= 1e-4, stage
+        if stage != STAGES[0]:
+            rows = [files.read_lines(folder / stage / "metrics.jsonl") for folder in (run, data_parallel)]
+            assert rows[0][1]["reward"] == pytest.approx(rows[1][1]["reward"], abs=1e-6)
+            assert rows[0][1]["grad_norm"] > 0
+    before, last = weights(run, STAGES[3]), run / STAGES[3]
+    shutil.rmtree(last / "model")
+    shutil.rmtree(last / "checkpoints" / "checkpoint-2")
+    done = omnistage("run", "recipe.yaml", cwd=run.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = weights(run, STAGES[3])
+    assert max(float((before[name] - after[name]).abs().max()) for name in before) <= 1e-6
