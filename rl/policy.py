@@ -7,6 +7,7 @@ import json
 import sys
 import warnings
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,6 +147,18 @@ def frozen_parts(model: nn.Module) -> frozenset[Part]:
 def is_sharded(model: nn.Module) -> bool:
     """Whether DeepSpeed's ZeRO-3 has spread the weights over the ranks, so that no rank holds a whole tensor between forwards."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+@contextmanager
+def whole(model: nn.Module) -> Iterator[None]:
+    """Inside, every rank holds the whole weights, also under ZeRO-3; what is changed there is lost for a sharded model."""
+    if not is_sharded(model):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        yield
 
 
 def fingerprint(model: nn.Module, part: Part) -> str:

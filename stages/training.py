@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from transformers import (
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from omnistage.data.errors import InputError, RecipeError, unknown_name
+from omnistage.data.errors import RecipeError, unknown_name
+from omnistage.rl import policy
 from omnistage.stages import files, perception
 from omnistage.stages.perception import Perception
 from omnistage.stages.schema import Launch, Lora, Model, Training
@@ -218,15 +220,18 @@ def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: P
 def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor, shown: Perception) -> None:
     """Write thinker (adapters merged) and processor as a Hugging Face folder that loads from any path."""
     accelerator = trainer.accelerator
-    state = accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
     model = accelerator.unwrap_model(trainer.model)
-    if PartialState().is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-        if hasattr(model, "merge_and_unload"):
-            if state is not None:
-                raise InputError("launch.engine: adapters cannot be merged from shards yet; allowed with lora: single, ddp")
-            model = model.merge_and_unload()
-        write_folder(model, folder, processor, shown, state)
+    adapted = hasattr(model, "merge_and_unload")
+    state = None
+    if policy.is_sharded(model) and not adapted:
+        state = accelerator.get_state_dict(trainer.model_wrapped)
+    with policy.whole(model) if adapted else nullcontext():
+        if PartialState().is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+            if adapted:
+                model = model.merge_and_unload()
+                state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            write_folder(model, folder, processor, shown, state)
     PartialState().wait_for_everyone()
 
 

@@ -62,3 +62,20 @@ def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     after = weights(run, STAGES[3])
     assert max(float((before[name] - after[name]).abs().max()) for name in before) <= 1e-6
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_adapters_are_merged_from_shards(engine: str, tmp_path: Path) -> None:
+    """LoRA under ZeRO leaves a plain folder; only the weights that have an adapter differ from the stage's start."""
+    (tmp_path / "mine.py").write_text(REWARD)
+    rewards = [{"name": "mine.py:e_share"}]
+    stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), rewards=rewards, steps=2, save_every=None)
+    launch = {"engine": engine, "processes": 2, "threads": 1}
+    write(tmp_path / "recipe.yaml", recipe(stages=[stage], launch=launch, evaluation=None))
+    done = omnistage("run", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    before, after = weights(tmp_path / "run", "00-start"), weights(tmp_path / "run", "01-video")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")) for name in changed)
