@@ -145,7 +145,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if not Path(source.path).is_file():
             raise InputError(f"--data {source.path}: no such file")
 
-    from omnistage.stages import evaluate
+    from omnistage.stages import evaluate, summary
 
     out = Path(arguments.out)
     scores = evaluate.evaluate_checkpoint(
@@ -155,7 +155,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         prompt=arguments.prompt,
         seed=arguments.seed,
     )
-    print(json.dumps(scores, indent=2, ensure_ascii=False) if arguments.json else out)
+    print(
+        json.dumps(scores, indent=2, ensure_ascii=False)
+        if arguments.json
+        else f"{summary.scores_table(scores)}\n\nscores and predictions: {out}"
+    )
     return 0
 
 

@@ -128,3 +128,21 @@ def _cell(entry: Mapping[str, Any], *, own: bool = False) -> str:
     if entry.get("gain") is not None:
         text += f" {100 * entry['gain']:+.1f}"
     return text + ("*" if own else "")
+
+
+def scores_table(scores: Mapping[str, Any]) -> str:
+    """One measurement (`scores.json`) for a terminal: modalities, their tasks, and the controls."""
+    lines = [f"{'':<20}{'n':>7}{'accuracy [95 %]':>20}{'majority':>10}{'unanswered':>12}"]
+
+    def add(name: str, entry: Mapping[str, Any]) -> None:
+        accuracy = f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.0f}, {100 * entry['high']:.0f}]"
+        lines.append(f"{name:<20}{entry['n']:>7}{accuracy:>20}{100 * entry['majority']:>10.1f}{entry['unanswered']:>12}")
+
+    for modality, entry in scores["modalities"].items():
+        add(modality, entry)
+        for task, found in entry["tasks"].items():
+            lines.append(f"  {task:<18}{found['n']:>7}{100 * found['accuracy']:>13.1f}")
+    for control, by in scores.get("controls", {}).items():
+        for modality, entry in by.items():
+            add(f"{modality} {control}", entry)
+    return "\n".join(lines)
