@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, get_args
 
 from omnistage.data.errors import InputError, OmnistageError, unknown_name
 from omnistage.data.records import Modality
+from omnistage.launch.devices import use_one_device
+from omnistage.launch.failures import Failure
 from omnistage.stages.choices import Control, Prompt
 
 if TYPE_CHECKING:
@@ -30,15 +32,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OmnistageError as error:
         return report(error)
     except KeyboardInterrupt:
-        print("omnistage: interrupted", file=sys.stderr)
+        say("interrupted")
         return INTERRUPTED
     return code
 
 
 def report(error: OmnistageError) -> int:
     """Prints the error as one line on stderr and returns its exit code."""
-    print("omnistage:", " ".join(str(error).splitlines()), file=sys.stderr)
-    return BAD_INPUT if isinstance(error, InputError) else FAILED
+    failure = failure_of(error)
+    say(failure.message)
+    return failure.code
+
+
+def failure_of(error: OmnistageError) -> Failure:
+    """The error's one line and its exit code."""
+    return Failure(BAD_INPUT if isinstance(error, InputError) else FAILED, " ".join(str(error).splitlines()))
+
+
+def say(message: str) -> None:
+    """Prints the one line on stderr that a command ends with when it did not do its work."""
+    print("omnistage:", message, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,6 +141,7 @@ def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) ->
         from omnistage.launch import processes
 
         return processes.start(recipe, source, first, only)
+    use_one_device()
     from omnistage.stages import pipeline
 
     print(pipeline.run(recipe, first=first, only=only, source=source))
@@ -145,6 +159,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if not Path(source.path).is_file():
             raise InputError(f"--data {source.path}: no such file")
 
+    use_one_device()
     from omnistage.stages import evaluate, summary
 
     out = Path(arguments.out)

@@ -4,44 +4,70 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnistage.launch.cli import FAILED
+from omnistage.launch import failures
+from omnistage.launch.cli import FAILED, say
 
 if TYPE_CHECKING:
     from omnistage.stages.recipe import Recipe
 
+TORCHRUN = "omnistage.launch.torchrun"
+
 
 def start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> int:
-    """Runs `launch.processes` workers and waits. Returns 0, or the largest exit code that a worker left.
+    """Runs `launch.processes` workers and waits. Returns 0, or the exit code of the lowest rank that failed, whose error it prints.
 
-    torchrun itself ends with 1 whatever its workers ended with, so that each worker leaves its own code in a file of its rank.
+    torchrun itself ends with 1 whatever its workers ended with, and ranks meet bad input together: each leaves code and message in a file.
     """
     from omnistage.stages.recipe import dump, launch_command
 
-    with tempfile.TemporaryDirectory(prefix="omnistage-") as folder:
-        resolved = Path(folder) / "recipe.json"
+    with tempfile.TemporaryDirectory(prefix="omnistage-") as name:
+        folder = Path(name)
+        resolved = folder / "recipe.json"
         resolved.write_text(json.dumps(dump(recipe), ensure_ascii=False), encoding="utf-8")
         stages = [*(["--from", first] if first else []), *(["--only", only] if only else [])]
-        command = launch_command(recipe, resolved, ["--source", str(source), *stages])
-        code = _wait(subprocess.Popen(command, env=_environment(recipe)))
-        left = [int(path.read_text()) for path in Path(folder).glob("exit_code_*")]
-    return max(left, default=FAILED) if code else 0
+        command = launch_command(recipe, resolved, ["--source", str(source), *stages], torchrun=TORCHRUN)
+        code = _wait(command, _environment(recipe) | {failures.VARIABLE: str(folder)})
+        failure = failures.lowest(folder)
+    if code == 0:
+        return 0
+    if failure is None:
+        return FAILED
+    say(failure.message)
+    return failure.code
 
 
 def _environment(recipe: Recipe) -> dict[str, str]:
+    # torchrun takes one thread a process where nothing else is said, and prints a banner about it
+    usual = {"OMP_NUM_THREADS": "1"} if recipe.launch.processes > 1 else {}
     threads = recipe.launch.threads
-    return {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+    return {**usual, **os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
+def _wait(command: list[str], environment: dict[str, str]) -> int:
+    with _sigterm_interrupts():
+        process = subprocess.Popen(command, env=environment)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # torchrun ends its workers on SIGTERM; killed outright it would leave them behind
+            process.terminate()
+            process.wait()
+            raise
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Makes SIGTERM do what Ctrl-C does: left to itself it would end this process alone, and the workers would go on."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        # torchrun ends its workers on SIGTERM; killed outright it would leave them behind
-        process.terminate()
-        process.wait()
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,24 +10,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnistage.data.errors import OmnistageError
-from omnistage.launch.cli import report
+from omnistage.launch import failures
+from omnistage.launch.cli import FAILED, INTERRUPTED, failure_of, report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the resolved recipe as one rank; an error raised on purpose is one line, and its exit code is left beside the recipe."""
+    """Runs the resolved recipe as one rank.
+
+    An error raised on purpose is left for the command that started the ranks; started by hand, the rank prints it. Any other shows its
+    traceback, unless it only follows from an error that another rank has left: that rank is gone, and its partners lose their connection.
+    """
     parser = argparse.ArgumentParser(prog="omnistage.launch.worker", description="Runs a resolved recipe as one rank of torchrun.")
     parser.add_argument("resolved", type=Path, metavar="RESOLVED.json")
     parser.add_argument("--source", metavar="RECIPE", help="file that the recipe was read from")
     parser.add_argument("--from", dest="first", metavar="STAGE")
     parser.add_argument("--only", metavar="STAGE")
     arguments = parser.parse_args(argv)
-    rank = int(os.environ.get("RANK", "0"))
+    rank, left = int(os.environ.get("RANK", "0")), failures.folder()
     try:
         summary = _work(arguments)
     except OmnistageError as error:
-        code = report(error)
-        (arguments.resolved.parent / f"exit_code_{rank}").write_text(str(code))
-        return code
+        if left is None:
+            return report(error)
+        failures.leave(left, rank, failure := failure_of(error))
+        return failure.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception:
+        if failures.lowest(left) is None:
+            raise
+        return FAILED
     if rank == 0:
         print(summary)
     return 0

@@ -24,6 +24,7 @@ from omnistage.data.records import Record
 from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of
 
 WINDOW = 400
+MOST_KEPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,13 @@ class Encoded:
         tensors = [self.positions, *self.mels] + [t for t in (self.pictures, self.grid) if t is not None]
         return sum(t.numel() * t.element_size() for t in tensors)
 
+    def keep(self, part: Part, key: str, features: Tensor) -> None:
+        """Keep a frozen tower's features; of each tower the latest `MOST_KEPT` (a policy's and its reference's)."""
+        kept = [name for name in self.features if name.startswith(part)]
+        for name in kept[: len(kept) + 1 - MOST_KEPT]:
+            del self.features[name]
+        self.features[f"{part}/{key}"] = features
+
 
 class Encoder:
     """Makes an `Encoded` of a `Record`; keeps the latest ones (by bytes), so that a prompt is decoded and processed once.
@@ -90,6 +98,8 @@ class Encoder:
         # Positions need the model's methods and none of its weights.
         with torch.device("meta"):
             self._rope = Qwen2_5OmniThinkerModel(config)
+        self._hidden = int(config.text_config.hidden_size)
+        self._media_ids = {config.video_token_id, config.audio_token_id}
         self._cache: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._held = 0
@@ -105,14 +115,26 @@ class Encoder:
         self.misses += 1
         encoded = self.encode(record)
         self._cache[key] = encoded
-        self._held += encoded.size
+        self._held += self._bytes(encoded)
         while self._held > self._cache_bytes and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
-            self._held -= dropped.size
+            self._held -= self._bytes(dropped)
         return encoded
+
+    def _bytes(self, row: Encoded) -> int:
+        """What a prompt holds once frozen towers have encoded it: its tensors, and a float32 vector for each media token."""
+        return row.size + 4 * self._hidden * sum(i in self._media_ids for i in row.ids)
 
     def encode(self, record: Record) -> Encoded:
         """Decode and process without looking into the cache."""
+        try:
+            return self._encode(record)
+        except InputError as error:
+            raise type(error)(f"{record.source or record.id}: {error}") from error
+        except ValueError as error:
+            raise InputError(f"{record.source or record.id}: the processor refuses it: {error}") from error
+
+    def _encode(self, record: Record) -> Encoded:
         clips = [media.decode(ref, self.shape.limits) for ref in record.media]
         messages = prompts.render(record, self.template, self.system)
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -122,7 +144,7 @@ class Encoder:
         in_video = any(slot is not None for slot in slots)
         arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
         if videos:
-            arguments |= {"videos": videos, "videos_kwargs": self._video_settings(record, clips)}
+            arguments |= {"videos": videos, "videos_kwargs": self._video_settings(clips)}
         if sounds:
             longest = max(len(sound) for sound in sounds)
             # Silence for one analysis window behind the end gives the same frames as padding to the extractor's full window.
@@ -144,12 +166,10 @@ class Encoder:
                 slots.append(video if clip.frames is not None else None)
         return slots
 
-    def _video_settings(self, record: Record, clips: Sequence[media.Clip]) -> dict[str, Any]:
+    def _video_settings(self, clips: Sequence[media.Clip]) -> dict[str, Any]:
         rates = {clip.fps for clip in clips if clip.frames is not None}
         if len(rates) > 1:
-            raise InputError(
-                f"{record.source or record.id}: its clips are sampled at different rates {sorted(rates, key=str)}; one rate is allowed"
-            )
+            raise InputError(f"its clips are sampled at different rates {sorted(rates, key=str)}; one rate is allowed")
         settings: dict[str, Any] = {"fps": rates.pop(), "do_sample_frames": False, "cap_pixels_per_frame": True}
         if self.shape.min_pixels or self.shape.max_pixels:
             default = self.processor.videos_kwargs["size"]
@@ -212,6 +232,11 @@ class Towers:
         kept = frozenset[Part]() if is_sharded(model) else frozen_parts(model)
         self._hashes: dict[Part, str] = {p: fingerprint(model, p) for p in ("vision", "audio") if p in kept}
 
+    @property
+    def frozen(self) -> frozenset[Part]:
+        """The towers whose features are kept."""
+        return frozenset(self._hashes)
+
     def media(self, rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the forward for these rows, in their order."""
         raw = [row for row in rows if row.pictures is not None or row.mels]
@@ -232,13 +257,14 @@ class Towers:
 
     def _features(self, rows: Sequence[Encoded], part: Part, device: torch.device) -> list[Tensor]:
         key = self._hashes[part]
+        name = f"{part}/{key}"
         rows = [row for row in rows if (row.pictures is not None if part == "vision" else row.mels)]
         for row in rows:
-            if key not in row.features:
+            if name not in row.features:
                 # One row at a time: a row's features must not depend, not even in their last bits, on the rows beside it.
-                row.features[key] = self._encode(row, part, device)
+                row.keep(part, key, self._encode(row, part, device))
                 self.encoded_rows += 1
-        return [row.features[key].to(device) for row in rows]
+        return [row.features[name].to(device) for row in rows]
 
     @torch.no_grad()
     def _encode(self, row: Encoded, part: Part, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.utils.logging import disable_progress_bar
 
 from omnistage.data.errors import InputError
@@ -74,19 +75,59 @@ def check_folder(path: str) -> None:
 def load(path: str, *, dtype: str = "auto", attention: str = "auto") -> Qwen2_5OmniThinkerForConditionalGeneration:
     """Load a thinker from its own folder or from a whole Qwen2.5-Omni checkpoint (talker and vocoder are left out).
 
-    `dtype` auto is bfloat16 on a GPU and float32 elsewhere; `attention` auto is FlashAttention 2 where it is installed and a GPU is there,
-    else PyTorch's own.
+    `dtype` auto is bfloat16 on a GPU and float32 elsewhere; `attention` auto is FlashAttention 2 where it is installed, a GPU is there and
+    the type is a half one, else PyTorch's own.
 
     Raises:
-        InputError: `path` is no checkpoint of this architecture.
+        InputError: `path` is no checkpoint of this architecture, or the attention is not installed.
     """
-    check_folder(path)
-    gpu = torch.cuda.is_available()
-    chosen = getattr(torch, dtype) if dtype != "auto" else torch.bfloat16 if gpu else torch.float32
+    return _load(path, compute_type(dtype), attention_for(attention, dtype))
+
+
+def load_for_training(
+    path: str, frozen: Collection[Part], *, dtype: str = "auto", attention: str = "auto", whole_weights: bool
+) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    """Load a thinker whose parts but `frozen` are trained.
+
+    `whole_weights` keeps what is trained in float32 while it computes in `dtype` under autocast: a step of AdamW at a learning rate of 1e-6
+    is smaller than the distance of two neighbouring bfloat16 numbers, so that most weights would never move. DeepSpeed keeps such
+    copies itself, and adapters are float32 anyway.
+
+    Raises:
+        InputError: as `load`.
+    """
+    compute = compute_type(dtype)
+    model = _load(path, torch.float32 if whole_weights else compute, attention_for(attention, dtype))
+    freeze(model, frozen)
+    if whole_weights and compute != torch.float32:
+        for part in frozen:
+            for _, parameter in parameters_of(model, part):
+                parameter.data = parameter.data.to(compute)
+    return model
+
+
+def compute_type(dtype: str) -> torch.dtype:
+    """The type that a recipe's `dtype` stands for on this machine."""
+    if dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    chosen: torch.dtype = getattr(torch, dtype)
+    return chosen
+
+
+def attention_for(attention: str, dtype: str) -> str:
+    """The attention that a recipe's `attention` stands for on this machine. Raises `InputError` where it is not installed."""
     if attention == "auto":
-        attention = "flash_attention_2" if gpu and _has_flash() else "sdpa"
+        half = compute_type(dtype) != torch.float32
+        return "flash_attention_2" if half and torch.cuda.is_available() and _has_flash() else "sdpa"
+    if attention == "flash_attention_2" and not _has_flash():
+        raise InputError("model.attention: 'flash_attention_2' is not installed here (pip install flash-attn); allowed: auto, sdpa, eager")
+    return attention
+
+
+def _load(path: str, dtype: torch.dtype, attention: str) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    check_folder(path)
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-        path, dtype=chosen, attn_implementation=attention, use_safetensors=True
+        path, dtype=dtype, attn_implementation=attention, use_safetensors=True
     )
     accept_encoded_audio(model)
     if is_sharded(model):
@@ -109,21 +150,27 @@ def load_processor(path: str) -> Qwen2_5OmniProcessor:
     return processor
 
 
-def accept_encoded_audio(model: Qwen2_5OmniThinkerForConditionalGeneration) -> None:
-    """Let the forward take sound that its frozen tower has already encoded.
+class HearsEncodedSound(Qwen2_5OmniThinkerModel):  # type: ignore[misc]
+    """A thinker's body that also takes sound which its frozen tower has already encoded.
 
     transformers takes encoded pictures as `mm_encoder_outputs`, but has no such door for sound. A two-dimensional `input_features`
-    ([tokens, hidden]; raw mel frames have three dimensions) now passes through.
+    ([tokens, hidden]; raw mel frames have three dimensions) passes through.
     """
-    body = model.model
-    encode = body.get_audio_features
 
-    def get_audio_features(input_features: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def get_audio_features(self, input_features: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Features of mel frames [sounds, bins, frames], or what is already encoded [tokens, hidden]."""
         if input_features.dim() == 2:
             return BaseModelOutputWithPooling(last_hidden_state=input_features)
-        return encode(input_features, *args, **kwargs)
+        return super().get_audio_features(input_features, *args, **kwargs)
 
-    body.get_audio_features = get_audio_features
+
+def accept_encoded_audio(model: Qwen2_5OmniThinkerForConditionalGeneration) -> None:
+    """Open the door of `HearsEncodedSound` in a model that is already built.
+
+    Its body changes class. A patched method would hold the body that holds it, and the weights would outlive the stage.
+    """
+    if type(model.model) is Qwen2_5OmniThinkerModel:
+        model.model.__class__ = HearsEncodedSound
 
 
 def parameters_of(model: nn.Module, part: Part) -> Iterator[tuple[str, nn.Parameter]]:
@@ -175,3 +222,10 @@ def forbidden_tokens(processor: Qwen2_5OmniProcessor) -> list[int]:
     tokenizer = processor.tokenizer
     names = ("image_token", "audio_token", "video_token", "vision_bos_token", "vision_eos_token", "audio_bos_token", "audio_eos_token")
     return [int(tokenizer.convert_tokens_to_ids(getattr(tokenizer, name))) for name in names]
+
+
+def end_tokens(model: Qwen2_5OmniThinkerForConditionalGeneration, processor: Qwen2_5OmniProcessor) -> list[int]:
+    """Ids that end a completion: the tokenizer's, and those that the checkpoint's generation settings name."""
+    named = model.generation_config.eos_token_id
+    listed = named if isinstance(named, list) else [named]
+    return sorted({int(i) for i in [processor.tokenizer.eos_token_id, *listed] if i is not None})

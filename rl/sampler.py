@@ -23,10 +23,10 @@ class Pool:
 class StepSampler(Sampler[int]):
     """Row indices of all steps of a stage, in order.
 
-    A step takes `prompts` rows from one pool; each row stands `repeats` times in a row (a group), and the whole step is given
-    `passes` times
-    (once per reuse of its completions). Pools take turns in proportion to their weights, without chance: after any number of steps no pool
-    is more than one step away from its share. Inside a pool rows come in a new random order each epoch. Everything follows from `seed`.
+    A step takes `prompts` rows from one pool; each row stands `repeats` times in a row (a group), and the whole step is given `passes`
+    times (once per reuse of its completions). Pools take turns in proportion to their weights, without chance: after any number of steps
+    no pool is more than about one step away from its share. Inside a pool rows come in a new random order each epoch. Everything follows
+    from `seed`.
     """
 
     def __init__(self, pools: Sequence[Pool], *, prompts: int, steps: int, repeats: int = 1, passes: int = 1, seed: int = 0) -> None:

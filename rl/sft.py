@@ -92,9 +92,8 @@ class OmniSFTTrainer(ResumesWhole, SFTTrainer):  # type: ignore[misc]
         self._omni_towers: Towers | None = None
 
     def _get_train_sampler(self, dataset: Any = None) -> StepSampler:
-        batch = self.args.per_device_train_batch_size * self.accelerator.num_processes
-        steps = self.args.max_steps * self.args.gradient_accumulation_steps
-        return StepSampler(self.pools, prompts=batch, steps=steps, seed=self.args.seed)
+        per_step = self.args.per_device_train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
+        return StepSampler(self.pools, prompts=per_step, steps=self.args.max_steps, seed=self.args.seed)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         rows = inputs.pop("encoded")

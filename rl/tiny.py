@@ -63,7 +63,11 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class TinySize:
-    """Sizes of the tiny model; both towers are as wide as `tower_hidden`."""
+    """Sizes of the tiny model; both towers are as wide as `tower_hidden`.
+
+    With `windows`, all vision layers but the last attend inside windows of 2 x 2 merged patches, as most of the real model's do; `kv_heads`
+    below `heads` groups the queries, as the real model does.
+    """
 
     hidden: int = 64
     layers: int = 3
@@ -71,6 +75,8 @@ class TinySize:
     tower_hidden: int = 64
     tower_layers: int = 2
     mel_bins: int = 32
+    kv_heads: int | None = None
+    windows: bool = False
 
 
 def build_tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
@@ -136,7 +142,7 @@ def build_config(processor: Qwen2_5OmniProcessor, size: TinySize) -> Qwen2_5Omni
         intermediate_size=2 * size.hidden,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
-        num_key_value_heads=size.heads,
+        num_key_value_heads=size.kv_heads or size.heads,
         max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": rope_sections(size.hidden // size.heads)},
         pad_token_id=token(END_OF_TEXT),
@@ -150,8 +156,8 @@ def build_config(processor: Qwen2_5OmniProcessor, size: TinySize) -> Qwen2_5Omni
         intermediate_size=2 * size.tower_hidden,
         num_heads=4,
         out_hidden_size=size.hidden,
-        window_size=8 * PATCH,
-        fullatt_block_indexes=list(range(size.tower_layers)),
+        window_size=2 * MERGED_PATCH if size.windows else 4 * MERGED_PATCH,
+        fullatt_block_indexes=[size.tower_layers - 1] if size.windows else list(range(size.tower_layers)),
         initializer_range=spread,
     )
     audio = Qwen2_5OmniAudioEncoderConfig(

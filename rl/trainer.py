@@ -100,6 +100,8 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         self._towers: dict[int, Towers] = {}
         if self.ref_model is not None:
             accept_encoded_audio(thinker_of(self.ref_model))
+            # TRL never trains it but leaves it trainable; frozen, its towers encode each prompt once, too.
+            self.ref_model.requires_grad_(False)
 
     def _check_batching(self) -> None:
         local = self.args.per_device_train_batch_size * self.args.steps_per_generation

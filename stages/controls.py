@@ -19,24 +19,34 @@ from omnistage.stages.choices import Control
 BLANKED: frozenset[Literal["picture", "sound"]] = frozenset({"picture", "sound"})
 
 
-def donors(records: Sequence[Record], seed: int) -> list[Record]:
-    """For each record another one of its task, in a random order that moves every record.
+def donors(records: Sequence[Record], seed: int, *, by: Literal["path", "sound"] = "path") -> list[Record]:
+    """For each record one of the same task, modality and kinds of media whose clips (or, `by` sound, whose sounds) are others.
 
-    The order does not look at answers, so a donor has the same answer as often as chance says.
+    The order is random and does not look at answers, so a donor has the same answer as often as chance says.
 
     Raises:
-        InputError: a task has a single record.
+        InputError: more than half of such a group of records show the same clip.
     """
-    by_task: dict[str, list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for index, record in enumerate(records):
-        by_task.setdefault(record.task, []).append(index)
+        shape = tuple((ref.kind, ref.sound is not None) for ref in record.media)
+        groups.setdefault((record.task, record.modality, shape), []).append(index)
     out = list(records)
     generator = np.random.default_rng(seed)
-    for task, indices in by_task.items():
-        if len(indices) < 2:
-            raise InputError(f"task {task!r} has one held-out record; swapping media needs at least two")
-        order = generator.permutation(indices).tolist()
-        for index, donor in zip(order, order[1:] + order[:1], strict=True):
+    for indices in groups.values():
+        clips: dict[tuple[str | None, ...], list[int]] = {}
+        for index in generator.permutation(indices).tolist():
+            clips.setdefault(tuple(getattr(ref, by) for ref in records[index].media), []).append(index)
+        # Records of one clip stand together; as many places further on stands another clip, unless one holds more than half.
+        order = [index for same in clips.values() for index in same]
+        step = max(len(same) for same in clips.values())
+        if 2 * step > len(order):
+            record = records[order[0]]
+            raise InputError(
+                f"task {record.task!r}, modality '{record.modality}': {step} of its {len(order)} held-out records have the same clip; "
+                "swapping media needs another clip for each"
+            )
+        for index, donor in zip(order, order[step:] + order[:step], strict=True):
             out[index] = records[donor]
     return out
 
@@ -50,19 +60,21 @@ def _swapped_picture(own: MediaRef, other: MediaRef) -> MediaRef:
 
 
 def applies(control: Control, modality: Modality) -> bool:
-    """Whether a control says anything about a modality; one sense can be swapped only where there are two."""
-    return modality is Modality.AUDIO_VIDEO or control in ("blank", "swapped")
+    """Whether a control says anything about a modality: text has no media, and one sense can be swapped only where there are two."""
+    if control in ("blank", "swapped"):
+        return modality is not Modality.TEXT
+    return modality is Modality.AUDIO_VIDEO
 
 
 def apply(control: Control, records: Sequence[Record], seed: int) -> list[Record]:
     """The records with other media.
 
     Raises:
-        InputError: a task has too few records to swap.
+        InputError: a task has too few clips to swap.
     """
     if control == "blank":
         return [r.with_media(tuple(replace(ref, blank=BLANKED) for ref in r.media)) for r in records]
-    others = donors(records, seed)
+    others = donors(records, seed, by="sound" if control == "swapped_sound" else "path")
     if control == "swapped":
         return [record.with_media(other.media) for record, other in zip(records, others, strict=True)]
     swap = _swapped_sound if control == "swapped_sound" else _swapped_picture

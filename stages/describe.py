@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omnistage.stages.schema import EvaluateStage, GrpoStage, Measurement, Recipe, SftStage, Source
 
+TORCHRUN = "torch.distributed.run"
 WORKER = "omnistage.launch.worker"
 
 
@@ -36,10 +37,10 @@ def describe(recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def launch_command(recipe: Recipe, resolved: str | Path, arguments: Sequence[str] = ()) -> list[str]:
-    """The command that starts `launch.processes` workers on the resolved recipe."""
+def launch_command(recipe: Recipe, resolved: str | Path, arguments: Sequence[str] = (), *, torchrun: str = TORCHRUN) -> list[str]:
+    """The command that starts `launch.processes` workers on the resolved recipe; `torchrun` is a module that takes torchrun's arguments."""
     processes = ["--standalone", "--nproc_per_node", str(recipe.launch.processes)]
-    return [sys.executable, "-m", "torch.distributed.run", *processes, "-m", WORKER, str(resolved), *arguments]
+    return [sys.executable, "-m", torchrun, *processes, "-m", WORKER, str(resolved), *arguments]
 
 
 def _launch(recipe: Recipe) -> str:

@@ -46,15 +46,19 @@ def answers(
     label: str = "",
     seed: int = 0,
 ) -> list[str]:
-    """One completion of each record, in order. Rows of one batch have one modality; greedy answers do not depend on the batch."""
+    """One completion of each record, in order.
+
+    Rows of one batch have one modality; in float32 greedy answers do not depend on the batch.
+    """
     towers = Towers(model)
     tokenizer = encoder.processor.tokenizer
+    end_ids = policy.end_tokens(model, encoder.processor)
     settings: dict[str, Any] = {
         "max_new_tokens": drawing.max_new_tokens,
         "do_sample": drawing.sampled,
         "suppress_tokens": policy.forbidden_tokens(encoder.processor),
         "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": end_ids,
     }
     if drawing.sampled:
         settings |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
@@ -65,7 +69,7 @@ def answers(
         for indices in _batches(records, drawing.batch_size):
             encoded = [encoder(records[index]) for index in indices]
             out = rollout.generate(model, towers, encoded, num_generations=1, pad_id=tokenizer.pad_token_id, **settings)
-            ended = rollout.until_end(out, [tokenizer.eos_token_id])
+            ended = rollout.until_end(out, end_ids)
             for index, text in zip(indices, tokenizer.batch_decode(ended, skip_special_tokens=True), strict=True):
                 texts[index] = text
             bar.update(len(indices))

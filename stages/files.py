@@ -48,18 +48,28 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Values of a file with one JSON value a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Values of a file with one JSON value a line; a last line without its end was cut by a kill and is left out."""
+    # Not splitlines: text inside a value may hold other line separators, as U+2028.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def seal(folder: Path) -> None:
-    """Flush every file of `folder` to disk and write its manifest: sizes and SHA-256."""
-    listed = {}
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises `InputError` when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def seal(folder: Path, *, digests: bool = True) -> None:
+    """Flush every file of `folder` to disk and write its manifest: sizes, and SHA-256 unless the folder is only passed through."""
+    listed: dict[str, dict[str, Any]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        listed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+        entry: dict[str, Any] = {"bytes": path.stat().st_size}
+        listed[path.relative_to(folder).as_posix()] = entry | ({"sha256": digest(path)} if digests else {})
     write_json(folder / MANIFEST, listed)
 
 

@@ -10,7 +10,6 @@ from trl import GRPOConfig
 from omnistage.data.errors import RecipeError
 from omnistage.data.records import Record
 from omnistage.rewards import registry
-from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.trainer import OmniGRPOTrainer
@@ -46,7 +45,8 @@ def batching(stage: GrpoStage, processes: int) -> tuple[int, int]:
 def config(stage: GrpoStage, recipe: Recipe, out: Path, rows: int, seed: int) -> GRPOConfig:
     """TRL's config for the stage."""
     per_pass, passes = batching(stage, recipe.launch.processes)
-    steps = training.steps_of(stage, rows, stage.prompts_per_step)
+    # TRL counts each pass over a batch of rollouts as a step; only every `iterations`th draws new prompts.
+    steps = stage.steps or stage.iterations * training.steps_of(stage, rows, stage.prompts_per_step)
     settings = training.common_settings(stage, recipe.model, recipe.launch, out, steps=steps, seed=seed)
     ours = {
         "per_device_train_batch_size": per_pass,
@@ -61,24 +61,14 @@ def config(stage: GrpoStage, recipe: Recipe, out: Path, rows: int, seed: int) ->
         "num_iterations": stage.iterations,
         "reward_weights": [use.weight for use in stage.rewards],
     }
-    return GRPOConfig(**(ours | settings))
+    return training.built(GRPOConfig, stage, ours | settings)
 
 
-def reference_folder(stage: GrpoStage, recipe: Recipe, start: training.Start) -> str | None:
-    """Folder of the KL reference, None without one.
-
-    Raises:
-        RecipeError: adapters are trained against a reference that is not the model under them.
-    """
+def reference_folder(stage: GrpoStage, start: training.Start) -> str | None:
+    """Folder of the KL reference, None without one."""
     if stage.reference == "none":
         return None
-    folder = start.base if stage.reference == "base" else start.model
-    if recipe.lora_of(stage) is not None and folder != start.model:
-        raise RecipeError(
-            f"stages.{stage.name}: reference is 'base' and lora is given; with adapters the reference is the model under them "
-            "('stage_start')"
-        )
-    return folder
+    return start.base if stage.reference == "base" else start.model
 
 
 def run(
@@ -87,17 +77,15 @@ def run(
     """Train from `start` and leave `out/model`."""
     records, pools = rows
     args = config(stage, recipe, out, len(records), start.seed)
-    model = policy.load(start.model, dtype=recipe.model.dtype, attention=recipe.model.attention)
-    policy.freeze(model, recipe.freeze_of(stage))
     trainer = OmniGRPOTrainer(
-        model,
+        training.load(stage, recipe, start),
         rewards_of(stage),
         args=args,
         records=records,
         pools=pools,
         encoder=encoder,
-        reference=reference_folder(stage, recipe, start),
-        peft_config=training.adapter(recipe.lora_of(stage)),
+        reference=reference_folder(stage, start),
+        peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage.name)),
     )
     training.train(trainer, out, encoder.processor, perception.of_recipe(recipe))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from omnistage.stages import files
@@ -24,4 +23,4 @@ def is_stale(out: Path, start: str) -> bool:
 def _digest(folder: str) -> str | None:
     """None for a model that this program did not seal (a name on the hub, a downloaded folder)."""
     manifest = Path(folder) / files.MANIFEST
-    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
+    return files.digest(manifest) if manifest.is_file() else None

@@ -7,11 +7,13 @@ on from the last whole checkpoint. All input (recipe, annotation files, clips, r
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
-from trl import GRPOConfig, SFTConfig
 
 from omnistage.data import synth
 from omnistage.data.errors import InputError, unknown_name
@@ -35,6 +36,7 @@ from omnistage.stages.schema import EvaluateStage, GrpoStage, Recipe, SftStage, 
 
 VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
 START = "00-start"
+AGAIN = "again.json"
 
 
 @dataclass
@@ -74,16 +76,18 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
     _check_settings(recipe)
     if recipe.synth is None:
         _read_rows(this)
-    _claim(this, source)
     with _one_at_a_time(this):
+        _claim(this, source)
         if recipe.synth is not None:
             _render(this, recipe.synth)
             _read_rows(this)
         _start_model(this)
+        chosen_stages = [only] if only else names[names.index(first) :] if first else []
+        _forget_once(this, chosen_stages)
         for index, stage in enumerate(recipe.stages):
             if only is None or stage.name == only:
-                again = stage.name == only or (first is not None and index >= names.index(first))
-                _stage(this, index, again=again)
+                _stage(this, index)
+        _on_main(lambda: (this.folder / AGAIN).unlink(missing_ok=True))
     path = this.folder / "summary.json"
     if PartialState().is_main_process:
         result = summary.build(recipe, this.folder)
@@ -101,38 +105,51 @@ def _check_settings(recipe: Recipe) -> None:
     """What a recipe asks of TRL, of rewards and of the model, before anything is written."""
     if recipe.model.path is not None:
         policy.check_folder(recipe.model.path)
+    policy.attention_for(recipe.model.attention, recipe.model.dtype)
     for stage in recipe.stages:
+        out, rows_known_later = recipe.stage_dir(stage.name), 1
         if isinstance(stage, SftStage):
-            training.check_trainer_fields(stage, SFTConfig)
+            sft.config(stage, recipe, out, rows_known_later, recipe.seed)
         elif isinstance(stage, GrpoStage):
-            training.check_trainer_fields(stage, GRPOConfig)
+            grpo.config(stage, recipe, out, rows_known_later, recipe.seed)
             grpo.rewards_of(stage)
-            grpo.batching(stage, recipe.launch.processes)
 
 
 def _claim(this: Run, source: str | Path | None) -> None:
-    """Write the resolved recipe to `run.json`, or see that the run directory holds this very recipe.
+    """Write the resolved recipe and the digests of its files to `run.json`, or see that the run directory holds this very run.
 
     Raises:
-        InputError: the directory holds a run of another recipe; the message names the first difference.
+        InputError: the directory holds a run of another recipe, or a file has changed since; the message names the first difference.
     """
     path = this.folder / "run.json"
-    wanted = dump(this.recipe)
+    wanted = {"recipe": dump(this.recipe), "files": _digests(this)}
     claimed = path.exists()
     # Every process has looked before one of them writes.
     PartialState().wait_for_everyone()
     if claimed:
-        held = files.read_json(path).get("recipe", {})
-        difference = _difference(held, wanted)
+        held = files.read_json(path)
+        difference = _difference(held.get("recipe", {}), wanted["recipe"])
         if difference:
             raise InputError(
                 f"run_dir {str(this.folder)!r} holds a run of another recipe: {difference}; choose another run_dir, or remove that folder"
             )
+        for name, digest in held.get("files", {}).items():
+            if wanted["files"].get(name) != digest:
+                raise InputError(f"{name} has changed since run_dir {str(this.folder)!r} was begun; choose another run_dir")
         return
-    if PartialState().is_main_process:
-        versions = {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
-        files.write_json(path, {"recipe": wanted, "source": str(source) if source else None, "versions": versions})
-    PartialState().wait_for_everyone()
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
+    _on_main(lambda: files.write_json(path, wanted | {"source": str(source) if source else None, "versions": versions}))
+
+
+def _digests(this: Run) -> dict[str, str]:
+    """SHA-256 of the annotation files and of rewards in files of their own; what this run renders follows from its seed."""
+    sources = [source for stage in this.recipe.stages for source in stage.data]
+    sources += this.recipe.evaluation.data if this.recipe.evaluation else []
+    names = [source.path for source in sources] if this.recipe.synth is None else []
+    for stage in this.recipe.stages:
+        if isinstance(stage, GrpoStage):
+            names += [use.name.rpartition(":")[0] for use in stage.rewards if use.name.rpartition(":")[0].endswith(".py")]
+    return {name: files.digest(Path(name)) for name in dict.fromkeys(names)}
 
 
 def _installed(name: str) -> bool:
@@ -172,6 +189,7 @@ def _one_at_a_time(this: Run) -> Iterator[None]:
     if not PartialState().is_main_process:
         yield
         return
+    this.folder.mkdir(parents=True, exist_ok=True)
     with (this.folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,7 +230,7 @@ def _read_rows(this: Run) -> None:
     if this.recipe.evaluation is not None:
         this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
         evaluate.check_controls(this.held_out[""], this.recipe.evaluation)
-        _check_apart(this)
+    _check_apart(this)
     if this.recipe.synth is None:
         for records in [*(found for found, _ in this.train_rows.values()), *this.held_out.values()]:
             rows.check_media(records)
@@ -221,7 +239,7 @@ def _read_rows(this: Run) -> None:
 def _check_apart(this: Run) -> None:
     """Raises `InputError` when a held-out clip is also a training clip (by path; by content is the data doctor's work)."""
     trained = {ref.path: r.source for records, _ in this.train_rows.values() for r in records for ref in r.media}
-    for record in this.held_out[""]:
+    for record in (record for records in this.held_out.values() for record in records):
         for ref in record.media:
             if ref.path in trained:
                 raise InputError(
@@ -270,7 +288,7 @@ def _corpus(this: Run) -> list[str]:
 # One stage.
 
 
-def _stage(this: Run, index: int, *, again: bool) -> None:
+def _stage(this: Run, index: int) -> None:
     stage = this.recipe.stages[index]
     out = this.recipe.stage_dir(stage.name)
     start = _previous_model(this, index)
@@ -279,14 +297,13 @@ def _stage(this: Run, index: int, *, again: bool) -> None:
     measured = (out / "evaluation" / "scores.json").exists()
     done = measured if isinstance(stage, EvaluateStage) else files.is_whole(out / "model")
     stale = lineage.is_stale(out, start)
-    if again or (stale and not done):
+    if stale and not done:
         _forget(out)
-        done = False
     if done and stale:
         _say(f"stage {stage.name!r} stands on an earlier model than {start} holds now; --from {stage.name} does it again")
     if not done:
         _announce(index, stage.name, stage.kind)
-        _note_start(out, start)
+        _on_main(lambda: lineage.note(out, start))
     if isinstance(stage, EvaluateStage):
         if not done:
             encoder, records = this.encoder_for(start), this.held_out[stage.name]
@@ -309,6 +326,10 @@ def _train(this: Run, stage: SftStage | GrpoStage, index: int, out: Path, start:
         sft.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
     else:
         grpo.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
+    # A trainer and its callbacks hold each other: without this the stage's weights would lie beside the next ones.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _stage_seed(seed: int, name: str) -> int:
@@ -346,18 +367,26 @@ def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) ->
     _add_seconds(out, "evaluate_s", time.monotonic() - began)
 
 
+def _forget_once(this: Run, chosen: list[str]) -> None:
+    """Remove what the chosen stages left; when the same command comes again before they are done, it goes on instead."""
+    path = this.folder / AGAIN
+    if not chosen or (path.exists() and files.read_json(path) == chosen):
+        return
+    for name in chosen:
+        _forget(this.recipe.stage_dir(name))
+    _on_main(lambda: files.write_json(path, chosen))
+
+
 def _forget(out: Path) -> None:
-    import shutil
-
     PartialState().wait_for_everyone()
+    _on_main(lambda: shutil.rmtree(out, ignore_errors=True))
+
+
+def _on_main(act: Callable[[], None]) -> None:
+    """One process acts, all others wait for it."""
     if PartialState().is_main_process:
-        shutil.rmtree(out, ignore_errors=True)
+        act()
     PartialState().wait_for_everyone()
-
-
-def _note_start(out: Path, start: str) -> None:
-    if PartialState().is_main_process:
-        lineage.note(out, start)
 
 
 def _announce(index: int, name: str, kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from omnistage.data.errors import InputError, MediaError
 from omnistage.data.records import Record
 from omnistage.rl.sampler import Pool
 from omnistage.stages.schema import Source
+
+CONTROL_TOKEN = re.compile(r"<\|[A-Za-z0-9_]++\|>")
 
 
 def read_source(source: Source) -> list[Record]:
@@ -32,6 +35,15 @@ def check_ids(records: Sequence[Record]) -> None:
         if record.id in seen:
             raise InputError(f"{record.source}: id {record.id!r} is also that of {seen[record.id].source}; ids must differ within a stage")
         seen[record.id] = record
+
+
+def check_text(records: Sequence[Record]) -> None:
+    """Raises `InputError` for the first record whose text holds a control token: the model would read it as one, a clip's place say."""
+    for record in records:
+        for name, text in (("question", record.question), ("response", record.response or ""), *(("option", o) for o in record.options)):
+            found = CONTROL_TOKEN.search(text)
+            if found:
+                raise InputError(f"{record.source}: its {name} holds {found[0]!r}, which the model reads as a control token")
 
 
 def read_sources(sources: Sequence[Source]) -> list[Record]:
@@ -58,6 +70,7 @@ def pools(sources: Sequence[Source]) -> tuple[list[Record], list[Pool]]:
             out.append(Pool(indices, source.weight * len(indices) / len(block)))
         records += block
     check_ids(records)
+    check_text(records)
     return records, out
 
 

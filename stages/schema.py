@@ -186,7 +186,7 @@ class Measurement(Section):
 
     data: list[Source] = Field(min_length=1, description="held-out files")
     batch_size: Count = Field(64, description="prompts per forward pass")
-    max_new_tokens: Count = Field(24, description="longest answer, in tokens")
+    max_new_tokens: Count = Field(1024, description="longest answer, in tokens; an answer that is cut off is wrong")
     controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
     sampled: bool = Field(False, strict=True, description="score one answer sampled at temperature 1 too")
 
@@ -291,6 +291,15 @@ class GrpoStage(Training):
         return self
 
     @model_validator(mode="after")
+    def checkpoints_fall_between_rollouts(self) -> Self:
+        # A checkpoint holds no rollouts: one in the middle of their reuse could not go on with the same ones.
+        if self.save_every is not None and self.save_every % self.iterations:
+            raise ValueError(
+                f"save_every is {self.save_every} and iterations is {self.iterations}; save_every must be a multiple of iterations"
+            )
+        return self
+
+    @model_validator(mode="after")
     def a_source_has_the_modality(self) -> Self:
         given = [source.modality for source in self.data]
         if None not in given and self.modality not in given:
@@ -353,9 +362,27 @@ class Recipe(Section):
     @model_validator(mode="after")
     def something_trains(self) -> Self:
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, Training) and self.lora_of(stage) is None and TOWERS_AND_LANGUAGE <= set(self.freeze_of(stage)):
+            if isinstance(stage, Training) and TOWERS_AND_LANGUAGE <= set(self.freeze_of(stage)):
                 where = f"stages[{index}] ({stage.name})"
-                raise ValueError(f"{where}: freeze names vision, audio and language and lora is null; nothing is left to train")
+                raise ValueError(
+                    f"{where}: freeze names vision, audio and language; nothing is left to train (adapters go to parts that are not frozen)"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def adapters_fit(self) -> Self:
+        trained_before = False
+        for index, stage in enumerate(self.stages):
+            if not isinstance(stage, Training):
+                continue
+            where, lora = f"stages[{index}] ({stage.name})", self.lora_of(stage)
+            if lora is not None and lora.targets == LANGUAGE_ATTENTION and "language" in self.freeze_of(stage):
+                raise ValueError(f"{where}: freeze names language, and lora.targets match nothing else; nothing is left to train")
+            if lora is not None and trained_before and isinstance(stage, GrpoStage) and stage.reference == "base":
+                raise ValueError(
+                    f"{where}: reference is 'base' and lora is given; adapters are held to the model under them, 'stage_start'"
+                )
+            trained_before = True
         return self
 
     def freeze_of(self, stage: SftStage | GrpoStage) -> list[Part]:

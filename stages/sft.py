@@ -8,7 +8,6 @@ from trl import SFTConfig
 
 from omnistage.data.errors import RecipeError
 from omnistage.data.records import Record
-from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft import OmniSFTTrainer
@@ -30,22 +29,20 @@ def config(stage: SftStage, recipe: Recipe, out: Path, rows: int, seed: int) -> 
         )
     steps = training.steps_of(stage, rows, stage.batch_size)
     settings = training.common_settings(stage, recipe.model, recipe.launch, out, steps=steps, seed=seed)
-    return SFTConfig(**settings, per_device_train_batch_size=stage.batch_size // share)
+    return training.built(SFTConfig, stage, settings | {"per_device_train_batch_size": stage.batch_size // share})
 
 
 def run(stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encoder: Encoder, rows: tuple[list[Record], list[Pool]]) -> None:
     """Train from `start` and leave `out/model`."""
     records, pools = rows
     args = config(stage, recipe, out, len(records), start.seed)
-    model = policy.load(start.model, dtype=recipe.model.dtype, attention=recipe.model.attention)
-    policy.freeze(model, recipe.freeze_of(stage))
     trainer = OmniSFTTrainer(
-        model,
+        training.load(stage, recipe, start),
         args=args,
         records=records,
         pools=pools,
         encoder=encoder,
-        peft_config=training.adapter(recipe.lora_of(stage)),
+        peft_config=training.adapter(stage, recipe),
         callbacks=training.callbacks(out, stage.name),
     )
     training.train(trainer, out, encoder.processor, perception.of_recipe(recipe))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from scipy import stats
+
 Z_95 = 1.959963984540054
 
 
@@ -33,16 +35,34 @@ def share(correct: int, n: int) -> Interval:
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """Mean of `after - before` over the same items, with the normal interval mean +- 1.96 s / sqrt(n) of the differences.
+    """Difference of two shares over the same items (each 0 or 1), with the adjusted Wald interval of Bonett and Price (2012, J. Educ.
+    Behav. Stat. 37): one imagined item is added that was gained and one that was lost, so that no change at all still has a width.
 
     Raises:
-        ValueError: the lengths differ, or there are fewer than two items.
+        ValueError: the lengths differ, there is no item, or a value is neither 0 nor 1.
     """
-    if len(before) != len(after) or len(before) < 2:
-        raise ValueError(f"{len(before)} and {len(after)} paired values; the same number is needed, at least two")
-    differences = [b - a for a, b in zip(before, after, strict=True)]
-    n = len(differences)
-    mean = math.fsum(differences) / n
-    variance = math.fsum((d - mean) ** 2 for d in differences) / (n - 1)
-    half = Z_95 * math.sqrt(variance / n)
+    if len(before) != len(after) or not before:
+        raise ValueError(f"{len(before)} and {len(after)} paired values; the same number is needed, at least one")
+    if not {*before, *after} <= {0.0, 1.0}:
+        raise ValueError("paired shares are of items that are right (1) or wrong (0)")
+    n = len(before)
+    gained = sum(a > b for b, a in zip(before, after, strict=True))
+    lost = sum(a < b for b, a in zip(before, after, strict=True))
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = Z_95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return Interval((gained - lost) / n, max(-1.0, up - down - half), min(1.0, up - down + half))
+
+
+def mean_over_runs(values: Sequence[float]) -> Interval:
+    """Mean of one value per independent run, with Student's t interval over the runs.
+
+    Raises:
+        ValueError: fewer than two runs.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"{n} runs; an interval over runs needs at least two")
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
     return Interval(mean, mean - half, mean + half)

@@ -77,7 +77,8 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
                 "stale": stale,
                 "seconds": clock.get("train_s", 0.0),
                 "evaluation_seconds": clock.get("evaluate_s", 0.0),
-                "modalities": _modalities(folder, before),
+                # What a stage gained over a model that it was not trained from says nothing.
+                "modalities": _modalities(folder, {} if stale else before),
             }
         )
         before = _right(folder)

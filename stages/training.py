@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -32,7 +33,9 @@ from omnistage.data.errors import RecipeError, unknown_name
 from omnistage.rl import policy
 from omnistage.stages import files, perception
 from omnistage.stages.perception import Perception
-from omnistage.stages.schema import Launch, Lora, Model, Training
+from omnistage.stages.schema import GrpoStage, Launch, Model, Recipe, SftStage, Training
+
+ConfigT = TypeVar("ConfigT", bound=TrainingArguments)
 
 CHECKPOINTS_KEPT = 2
 SHOWN = ("loss", "reward", "rewards/accuracy/mean")
@@ -42,17 +45,26 @@ OWNED = {
     "max_steps": "steps",
     "num_train_epochs": "epochs",
     "per_device_train_batch_size": "batch_size or per_device_batch",
-    "generation_batch_size": "prompts_per_step and num_generations",
-    "loss_type": "loss",
-    "num_iterations": "iterations",
-    "reward_weights": "rewards[].weight",
     "save_strategy": "save_every",
     "save_steps": "save_every",
     "save_total_limit": "save_every",
     "seed": "seed",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "use_cpu": "nothing (a GPU is used where there is one)",
     "deepspeed": "launch.engine",
     "remove_unused_columns": "nothing (rows keep their columns)",
     "resume_from_checkpoint": "nothing (the same command goes on)",
+    "model_init_kwargs": "model",
+}
+OWNED_BY_GRPO = {
+    "gradient_accumulation_steps": "prompts_per_step and per_device_batch",
+    "steps_per_generation": "prompts_per_step and per_device_batch",
+    "generation_batch_size": "prompts_per_step and num_generations",
+    "loss_type": "loss",
+    "num_iterations": "iterations",
+    "reward_weights": "rewards[].weight",
+    "use_vllm": "nothing (completions are drawn by the policy itself)",
 }
 
 
@@ -73,15 +85,24 @@ def steps_of(stage: Training, rows: int, rows_per_step: int) -> int:
     return max(1, round(stage.epochs * rows / rows_per_step))
 
 
-def check_trainer_fields(stage: Training, config: type[TrainingArguments]) -> None:
-    """Raises `RecipeError` for a key of `trainer:` that TRL's config does not have, or that the recipe sets elsewhere."""
-    known = config.__dataclass_fields__
+def built(config: type[ConfigT], stage: Training, settings: Mapping[str, Any]) -> ConfigT:
+    """TRL's config of these settings.
+
+    Raises:
+        RecipeError: a key of `trainer:` is none of the config's, or is set elsewhere in the recipe, or TRL refuses a value.
+    """
+    where, known = f"stages.{stage.name}.trainer", config.__dataclass_fields__
+    owned = OWNED | (OWNED_BY_GRPO if isinstance(stage, GrpoStage) else {})
     for key in stage.trainer:
-        where = f"stages.{stage.name}.trainer"
-        if key in OWNED:
-            raise RecipeError(f"{where}: {key!r} is set by {OWNED[key]}")
+        if key in owned:
+            raise RecipeError(f"{where}: {key!r} is set by {owned[key]}")
         if key not in known:
             raise RecipeError(f"{where}: {unknown_name(f'field of {config.__name__}', key, known)}")
+    try:
+        made: ConfigT = config(**settings)
+        return made
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: {config.__name__} says: {' '.join(str(error).split())}") from error
 
 
 def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *, steps: int, seed: int) -> dict[str, Any]:
@@ -129,13 +150,32 @@ def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
     }
 
 
-def adapter(lora: Lora | None) -> LoraConfig | None:
-    """The recipe's adapter as peft takes it."""
+def load(stage: SftStage | GrpoStage, recipe: Recipe, start: Start) -> PreTrainedModel:
+    """The policy at the stage's start, with the parts frozen that the stage freezes."""
+    keeps_copies = recipe.launch.engine in ("zero2", "zero3")
+    return policy.load_for_training(
+        start.model,
+        recipe.freeze_of(stage),
+        dtype=recipe.model.dtype,
+        attention=recipe.model.attention,
+        whole_weights=recipe.lora_of(stage) is None and not keeps_copies,
+    )
+
+
+def adapter(stage: SftStage | GrpoStage, recipe: Recipe) -> LoraConfig | None:
+    """The stage's adapter as peft takes it; frozen parts get none, whatever the targets match."""
+    lora = recipe.lora_of(stage)
     if lora is None:
         return None
+    prefixes = [re.escape(prefix) for part in recipe.freeze_of(stage) for prefix in policy.PARTS[part]]
     return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM"
-    )  # fmt: skip
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        exclude_modules=rf"({'|'.join(prefixes)}).*" if prefixes else None,
+        task_type="CAUSAL_LM",
+    )
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc]
@@ -189,7 +229,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            files.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            files.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", digests=False)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.writer is not None:

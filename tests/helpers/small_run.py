@@ -11,6 +11,9 @@ from typing import Any
 import yaml
 
 MODALITIES = ("video", "audio", "audio_video")
+# Random weights earn no accuracy; the share of one letter differs from completion to completion, so that there is something to learn.
+REWARD_FILE = "e_share.py"
+REWARD = "def e_share(completions, **columns):\n    return [c[0]['content'].count('e') / 8 for c in completions]\n"
 
 
 def sources(split: str, *modalities: str) -> list[dict[str, Any]]:
@@ -25,7 +28,7 @@ def grpo(modality: str, **changes: Any) -> dict[str, Any]:
         "modality": modality,
         "data": sources("train", modality, *[m for m in MODALITIES if m != modality]),
         "freeze": ["vision", "audio"],
-        "rewards": [{"name": "accuracy"}, {"name": "format", "weight": 0.2}],
+        "rewards": [{"name": "accuracy"}, {"name": "format", "weight": 0.2}, {"name": f"{REWARD_FILE}:e_share"}],
         "num_generations": 4,
         "prompts_per_step": 4,
         "max_completion_length": 8,
@@ -64,6 +67,8 @@ def recipe(**changes: Any) -> dict[str, Any]:
 
 
 def write(path: Path, data: dict[str, Any]) -> Path:
+    """The recipe, and the reward that its stages name, in a file beside it."""
+    (path.parent / REWARD_FILE).write_text(REWARD)
     path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return path
 

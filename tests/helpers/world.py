@@ -46,7 +46,7 @@ def build(folder: Path) -> World:
     """Render 8 clips per modality and split, and build the tiny model, both into `folder`."""
     data, checkpoint = folder / "data", folder / "checkpoint"
     synth.render(data, seed=1, cold_start=8, train=8, held_out=8, wrong={}, workers=1)
-    tiny.build(checkpoint, synth.corpus(), size=tiny.TinySize(layers=2), seed=0)
+    tiny.build(checkpoint, synth.corpus(), size=tiny.TinySize(layers=2, kv_heads=2, windows=True), seed=0)
     return World(data, checkpoint)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from omnistage.launch import cli
-from small_run import grpo, omnistage, write
+from small_run import command, grpo, omnistage, write
 from world import World
 
 Change = Callable[[Path, dict[str, Any]], None]
@@ -112,10 +115,17 @@ CASES: dict[str, tuple[Change, str]] = {
     "no picture where a picture is asked": (stage(data=[{"path": "data/train_audio.json", "modality": "video"}]), "no picture"),
     "no demonstration": (cold_start, "response"),
     "held-out clip is trained on": (leaked, "also a training clip"),
-    "one record cannot be swapped": (lonely, "one held-out record"),
+    "one record cannot be swapped": (lonely, "1 of its 1 held-out records"),
+    "a control token in a question": (rows(lambda r: r[1]["questions"].update(question="What is <|VIDEO|> ?")), "'<|VIDEO|>'"),
     "no such format": (stage(data=[{"path": "data/train_video.json", "format": "humansens"}]), "humansense"),
     "no such reward file": (stage(rewards=[{"name": "absent.py:mine"}]), "absent.py"),
     "no such field of TRL": (stage(trainer={"warmup_stepz": 3}), "warmup_steps"),
+    "a value that TRL refuses": (stage(trainer={"lr_scheduler_type": "lineer"}), "lineer"),
+    "an attention that is not installed": (
+        lambda place, recipe: recipe["model"].update(attention="flash_attention_2", dtype="bfloat16"),
+        "sdpa",
+    ),
+    "an accumulation of its own": (stage(trainer={"gradient_accumulation_steps": 2}), "prompts_per_step"),
     "a field that the recipe sets": (stage(trainer={"max_steps": 3}), "steps"),
     "no checkpoint": (lambda place, recipe: recipe["model"].update(path="./data"), "config.json"),
 }
@@ -146,3 +156,68 @@ def test_the_good_recipe_runs(world: World, place: Path) -> None:
     again = omnistage("run", "recipe.yaml", cwd=place)
     assert again.returncode == 2
     assert "holds a run of another recipe: seed is 0 there and 7 here" in again.stderr
+
+
+def two_processes(place: Path, recipe: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    write(place / "recipe.yaml", recipe | {"launch": {"engine": "ddp", "processes": 2}})
+    return omnistage("run", "recipe.yaml", cwd=place)
+
+
+@pytest.mark.parametrize("name", ["no file", "clip is no clip"])
+def test_two_processes_say_it_once(world: World, place: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Both ranks meet the bad input. torchrun's banners are left out, the one about threads too."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    spoil, said = CASES[name]
+    recipe = given_files(world)
+    spoil(place, recipe)
+    done = two_processes(place, recipe)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("omnistage: ")
+    assert said in line
+    assert not (place / "run").exists()
+
+
+def test_one_of_two_processes_fails_and_the_other_is_not_heard(world: World, place: Path) -> None:
+    """Only the first rank takes the run's lock; the second waits for it, and loses its partner."""
+    (place / "run").mkdir()
+    with (place / "run" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = two_processes(place, given_files(world))
+    assert (done.returncode, done.stderr) == (2, "omnistage: run_dir 'run': another run is using it\n")
+
+
+def test_a_crash_shows_its_traceback(world: World, place: Path) -> None:
+    """What nobody foresaw is no bad input: the user's file ends with an exception that even a guard against `Exception` lets through."""
+    (place / "mine.py").write_text("class Unforeseen(BaseException): ...\n\nraise Unforeseen('of all things')\n")
+    recipe = given_files(world)
+    recipe["stages"][0]["rewards"] = [{"name": "mine.py:short"}]
+    done = two_processes(place, recipe)
+    assert done.returncode == 1
+    assert "Traceback (most recent call last):" in done.stderr
+    assert f'File "{place / "mine.py"}", line 3' in done.stderr
+    assert "Unforeseen: of all things" in done.stderr
+    assert "ChildFailedError" not in done.stderr
+    assert "omnistage: " not in done.stderr
+
+
+def test_sigterm_ends_the_workers_too(world: World, place: Path) -> None:
+    """Two workers that are busy (in the user's file, which each of them runs) are gone when the command is."""
+    (place / "mine.py").write_text("import os, time\nopen(f'worker_{os.getpid()}', 'w').close()\ntime.sleep(250)\n")
+    recipe = given_files(world) | {"launch": {"engine": "ddp", "processes": 2, "threads": 1}}
+    recipe["stages"][0]["rewards"] = [{"name": "mine.py:short"}]
+    write(place / "recipe.yaml", recipe)
+    process = subprocess.Popen(command("run", "recipe.yaml"), cwd=place, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 200
+        while len(workers := list(place.glob("worker_*"))) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.endswith("omnistage: interrupted\n")
+    assert "Traceback" not in said
+    assert [worker.name for worker in workers if Path(f"/proc/{worker.name.removeprefix('worker_')}").exists()] == []

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 
 from omnistage.stages import files
-from small_run import command, grpo, omnistage, recipe, sources, write
+from small_run import REWARD_FILE, command, grpo, omnistage, recipe, sources, write
 
 STAGES = ("01-cold_start", "02-video", "03-audio", "04-audio_video")
 
@@ -49,6 +49,8 @@ def test_the_run_directory_holds_what_was_promised(finished: Path) -> None:
         assert files.is_whole(finished / name / "model")
         predictions = files.read_lines(finished / name / "evaluation" / "predictions.jsonl")
         assert sum(row["control"] is None for row in predictions) == 36
+        # A stage that had nothing to learn would make every test of resuming pass.
+        assert all(row["grad_norm"] > 0 for row in rows if "loss" in row)
     logged = files.read_lines(finished / "02-video" / "metrics.jsonl")[0]
     assert {"rewards/accuracy/mean", "rewards/format/mean", "reward", "entropy"} <= set(logged)
 
@@ -130,7 +132,7 @@ def test_only_says_which_stages_are_left_behind(finished: Path) -> None:
     """A stage trained again to other weights: the stage after it stays, and the output, the table and the summary say so."""
     folder = finished.parent / "left_behind"
     shutil.copytree(finished, folder / "run")
-    (folder / "recipe.yaml").write_bytes((finished.parent / "recipe.yaml").read_bytes())
+    write(folder / "recipe.yaml", recipe())
     manifest = folder / "run" / "03-audio" / "model" / "manifest.json"
     manifest.write_text(manifest.read_text() + " ")
     done = omnistage("run", "recipe.yaml", cwd=folder)
@@ -147,6 +149,37 @@ def test_only_and_from(finished: Path) -> None:
     done = omnistage("run", "recipe.yaml", "--only", "audio", cwd=finished.parent)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (finished / "03-audio" / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_from_goes_on_after_a_kill(finished: Path) -> None:
+    """`--from` trains its stages again once; the same command after a kill does not throw away what that has done."""
+    folder = finished.parent / "killed_from"
+    shutil.copytree(finished, folder / "run")
+    write(folder / "recipe.yaml", recipe())
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command("run", "recipe.yaml", "--from", "audio_video"), cwd=folder, stdout=log, stderr=log)
+        stage = folder / "run" / "04-audio_video"
+        while (stage / "model").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        kill_when(process, stage / "metrics.jsonl", 5)
+    kept = (stage / "checkpoints" / "checkpoint-4" / "manifest.json").stat().st_mtime_ns
+    done = omnistage("run", "recipe.yaml", "--from", "audio_video", cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (stage / "checkpoints" / "checkpoint-4" / "manifest.json").stat().st_mtime_ns == kept
+    assert (stage / "model" / "model.safetensors").read_bytes() == (finished / stage.name / "model" / "model.safetensors").read_bytes()
+    assert not (folder / "run" / "again.json").exists()
+
+
+def test_a_changed_file_does_not_go_on_unnoticed(finished: Path) -> None:
+    folder = finished.parent / "changed"
+    shutil.copytree(finished, folder / "run")
+    write(folder / "recipe.yaml", recipe())
+    with (folder / REWARD_FILE).open("a") as file:
+        file.write("# another reward\n")
+    done = omnistage("run", "recipe.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert f"omnistage: {REWARD_FILE} has changed since run_dir 'run' was begun" in done.stderr
 
 
 def test_adapters_a_reference_and_a_users_reward(tmp_path: Path) -> None:

@@ -13,22 +13,21 @@ from safetensors.torch import load_file
 from omnistage.stages import files
 from small_run import grpo, omnistage, recipe, sources, write
 
-# Random weights earn no accuracy; the share of one letter differs from completion to completion, so that there is something to learn.
-REWARD = "def e_share(completions, **columns):\n    return [c[0]['content'].count('e') / 8 for c in completions]\n"
 STAGES = ("01-cold_start", "02-video", "03-audio", "04-audio_video")
 
 
 def trained(folder: Path, engine: str) -> Path:
     """A cold start, then one GRPO stage a modality: the first with frozen towers, the others with trained ones and a reference."""
     folder.mkdir()
-    (folder / "mine.py").write_text(REWARD)
     whole = recipe()["stages"][0] | {"data": sources("cold_start", "video"), "steps": 2, "save_every": 1}
-    shared: dict[str, Any] = {"rewards": [{"name": "mine.py:e_share"}], "steps": 2, "save_every": 1}
+    shared: dict[str, Any] = {"steps": 2, "save_every": 1}
     stages = [whole, grpo("video", data=sources("train", "video"), **shared)]
     for modality in ("audio", "audio_video"):
         stages.append(grpo(modality, data=sources("train", modality), freeze=[], beta=0.1, **shared))
     launch = {"engine": engine, "processes": 2, "threads": 1}
-    write(folder / "recipe.yaml", recipe(stages=stages, launch=launch, evaluation=None))
+    # Measuring between the stages loads whole models beside the sharded ones.
+    evaluation = recipe()["evaluation"] | {"data": sources("held_out", "video"), "max_new_tokens": 4}
+    write(folder / "recipe.yaml", recipe(stages=stages, launch=launch, evaluation=evaluation))
     done = omnistage("run", "recipe.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run"
@@ -67,9 +66,7 @@ def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_p
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])
 def test_adapters_are_merged_from_shards(engine: str, tmp_path: Path) -> None:
     """LoRA under ZeRO leaves a plain folder; only the weights that have an adapter differ from the stage's start."""
-    (tmp_path / "mine.py").write_text(REWARD)
-    rewards = [{"name": "mine.py:e_share"}]
-    stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), rewards=rewards, steps=2, save_every=None)
+    stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=None)
     launch = {"engine": engine, "processes": 2, "threads": 1}
     write(tmp_path / "recipe.yaml", recipe(stages=[stage], launch=launch, evaluation=None))
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)

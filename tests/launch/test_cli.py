@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from omnistage.data.errors import MediaError, RewardError
-from omnistage.launch import cli, processes, worker
+from omnistage.launch import cli, failures, processes, worker
 from omnistage.rewards import registry
 from omnistage.stages import recipe as recipes
 
@@ -175,17 +175,28 @@ def test_errors_and_their_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "omnistage: clip.mp4: no sound\nomnistage: reward 'x' failed\n"
 
 
-def test_exit_code_of_workers_comes_through_torchrun(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Two real workers refuse a resolved recipe that was spoilt after it was validated; torchrun alone would end with 1."""
+def test_two_workers_are_heard_once(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two real workers refuse a resolved recipe that was spoilt after it was validated; torchrun alone would end with 1, and at length."""
     recipe = recipes.load("recipe.yaml", ["launch={engine: ddp, processes: 2, threads: 1}"]).model_copy(update={"seed": -1})
     assert processes.start(recipe, Path("recipe.yaml"), None, None) == 2
-    assert "omnistage: recipe.json: seed: is -1; must be at least 0\n" in capfd.readouterr().err
+    assert capfd.readouterr().err == "omnistage: recipe.json: seed: is -1; must be at least 0\n"
     assert os.listdir(folder) == ["recipe.yaml"]
 
 
-def test_worker_leaves_its_exit_code(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_leaves_its_failure_where_it_is_asked_to(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv(failures.VARIABLE, str(folder / "left"))
     (folder / "resolved.json").write_text(json.dumps(recipes.dump(recipes.load("recipe.yaml")) | {"seed": -1}))
     assert worker.main(["resolved.json"]) == 2
-    assert (folder / "exit_code_3").read_text() == "2"
+    assert os.listdir(folder / "left") == ["failure_3.json"]
+    assert failures.lowest(folder / "left") == failures.Failure(2, "resolved.json: seed: is -1; must be at least 0")
+    assert capsys.readouterr().err == ""
+
+
+def test_worker_that_was_started_by_hand_prints_its_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "resolved.json").write_text(json.dumps(recipes.dump(recipes.load("recipe.yaml")) | {"seed": -1}))
+    assert worker.main(["resolved.json"]) == 2
     assert capsys.readouterr().err == "omnistage: resolved.json: seed: is -1; must be at least 0\n"
+    assert sorted(os.listdir(folder)) == ["recipe.yaml", "resolved.json"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,14 @@ import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
+from clip_files import write_clip
 from omnistage.data.errors import BlindBatchError
-from omnistage.data.records import Modality, Record
+from omnistage.data.records import MediaRef, Modality, Record
 from omnistage.rl import policy, rollout
-from omnistage.rl.encoding import Encoded, Towers, check_not_blind
+from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind
 from omnistage.rl.sampler import Pool
 from omnistage.rl.trainer import OmniGRPOTrainer
-from world import World, reference_log_probs
+from world import SHAPE, World, reference_log_probs
 
 G = 2
 
@@ -186,6 +189,9 @@ def test_one_decode_and_one_encoding_per_distinct_prompt(world: World, tmp_path:
     assert trainer.encoder.misses == 2
     assert trainer.towers(trainer.model).encoded_rows == 2 * 2  # two rows, vision and audio
     assert trainer.ref_model is not None
+    # The reference's towers are frozen, too, and hold the same weights: it finds the policy's features.
+    assert set(trainer.towers(trainer.ref_model).frozen) == {"vision", "audio"}
+    assert trainer.towers(trainer.ref_model).encoded_rows == 0
 
 
 @pytest.mark.parametrize("part", ["vision", "audio", "language"])
@@ -211,17 +217,18 @@ def test_media_tokens_are_never_sampled(world: World, tmp_path: Path) -> None:
     assert not {token for completion in completions for token in completion} & set(forbidden)
 
 
-def test_real_fps_reaches_the_positions(world: World) -> None:
-    """The same four frames laid out at 2 and at 4 frames per second: grids 25 and 12 positions apart (25 a second, 2 frames a grid)."""
+@pytest.mark.parametrize(("fps", "starts"), [(2.0, [0, 25]), (4.0, [0, 12, 25, 37])])
+def test_real_fps_reaches_the_positions(world: World, tmp_path: Path, fps: float, starts: list[int]) -> None:
+    """A clip of two seconds at 2 and at 4 frames per second: grids of two frames start 25 and 12.5 positions apart (25 a second)."""
     model = world.model()
-    encoder = world.encoder(model)
-    record = world.records("video")[0]
-    slow = encoder(record)
-    ids = torch.tensor([slow.ids])
-    is_video = ids[0] == model.config.video_token_id
-    assert sorted(set(slow.positions[0, is_video].tolist())) == [slow.positions[0, is_video].min().item() + d for d in (0, 25)]
-    assert slow.second_per_grid is not None
-    assert slow.second_per_grid.tolist() == [1.0]
+    shape = replace(SHAPE, limits=replace(SHAPE.limits, fps=fps))
+    encoder = Encoder(policy.load_processor(str(world.checkpoint)), model.config, shape=shape, template="short")
+    clip = write_clip(tmp_path / "clip.mp4", frames=16, fps=8)
+    row = encoder(world.records("video")[0].with_media((MediaRef("video", clip),)))
+    times = row.positions[0, torch.tensor(row.ids) == model.config.video_token_id]
+    assert sorted(set((times - times.min()).tolist())) == starts
+    assert row.second_per_grid is not None
+    assert row.second_per_grid.tolist() == [2 / fps]
 
 
 def text_only(record: Record) -> Record:
@@ -254,3 +261,31 @@ def replace_output(args: GRPOConfig, folder: Path) -> GRPOConfig:
     other = copy.deepcopy(args)
     other.output_dir = str(folder)
     return other
+
+
+def test_small_steps_move_whole_weights(world: World) -> None:
+    """bfloat16 cannot hold a step of 1e-6: what is trained is float32, what is frozen is not, and nearly every weight moves."""
+    for whole, moved in ((True, 0.9), (False, 0.2)):
+        model = policy.load_for_training(str(world.checkpoint), ["vision", "audio"], dtype="bfloat16", whole_weights=whole)
+        weight = model.model.language_model.layers[0].mlp.down_proj.weight
+        assert weight.dtype == (torch.float32 if whole else torch.bfloat16)
+        assert next(value for _, value in policy.parameters_of(model, "vision")).dtype == torch.bfloat16
+        before = weight.detach().clone()
+        optimizer = torch.optim.AdamW([weight], lr=1e-6, weight_decay=0.0)
+        for _ in range(20):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        share = float((weight != before).float().mean())
+        assert share >= moved if whole else share <= moved
+
+
+def test_a_dropped_model_frees_its_weights(world: World) -> None:
+    """Without a collection of cycles: two 7B models of finished stages must not lie beside the next one."""
+    model = world.model()
+    gone = weakref.ref(model.model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from omnistage.data.errors import InputError
@@ -49,12 +51,34 @@ def test_blank_keeps_the_clip_and_empties_it() -> None:
     assert shown.media[0].blank == {"picture", "sound"}
 
 
-def test_one_record_cannot_be_swapped() -> None:
-    with pytest.raises(InputError, match="task 't' has one held-out record"):
+def test_the_donor_shows_another_clip() -> None:
+    """Four questions a clip, as benchmarks have them: no question keeps its own clip, in any of 20 orders."""
+    rows = [replace(record(i), media=record(i // 4).media) for i in range(40)]
+    for seed in range(20):
+        donors = controls.donors(rows, seed)
+        assert all(own.media != donor.media for own, donor in zip(rows, donors, strict=True))
+        assert sorted(d.id for d in donors) == sorted(r.id for r in rows)
+
+
+def test_the_donor_is_of_the_same_modality() -> None:
+    """One task asked of sound and of video: nobody gets the other's kind of clip."""
+    heard = [replace(record(i, modality=Modality.AUDIO), media=(MediaRef("audio", f"{i}.wav"),)) for i in range(20, 26)]
+    rows = [record(i) for i in range(6)] + heard
+    for own, donor in zip(rows, controls.donors(rows, seed=1), strict=True):
+        assert own.modality is donor.modality
+        assert own.media[0].kind == donor.media[0].kind
+
+
+def test_too_few_clips_cannot_be_swapped() -> None:
+    rows = [replace(record(i), media=record(min(i, 1)).media) for i in range(5)]
+    with pytest.raises(InputError, match="task 't', modality 'audio_video': 4 of its 5 held-out records have the same clip"):
+        controls.donors(rows, seed=0)
+    with pytest.raises(InputError, match="1 of its 1 held-out records"):
         controls.donors([record(0)], seed=0)
 
 
 def test_one_sense_is_swapped_only_where_there_are_two() -> None:
     assert controls.applies("swapped", Modality.VIDEO)
     assert not controls.applies("swapped_sound", Modality.AUDIO)
+    assert not controls.applies("blank", Modality.TEXT)
     assert controls.applies("swapped_picture", Modality.AUDIO_VIDEO)

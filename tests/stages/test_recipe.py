@@ -235,7 +235,20 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
         ),
         (
             ["stages.start.freeze=[vision, audio, language]"],
-            "stages[0] (start): freeze names vision, audio and language and lora is null; nothing is left to train",
+            "stages[0] (start): freeze names vision, audio and language; nothing is left to train "
+            "(adapters go to parts that are not frozen)",
+        ),
+        (
+            ["stages.start.freeze=[language]", "model.lora={}"],
+            "stages[0] (start): freeze names language, and lora.targets match nothing else; nothing is left to train",
+        ),
+        (
+            ["stages.video.reference=base", "stages.video.beta=0.1", "model.lora={}"],
+            "stages[1] (video): reference is 'base' and lora is given; adapters are held to the model under them, 'stage_start'",
+        ),
+        (
+            ["stages.video.iterations=2", "stages.video.save_every=3"],
+            "stages[1] (video): save_every is 3 and iterations is 2; save_every must be a multiple of iterations",
         ),
         (
             ["synth={path: x, cold_start: 1, train: 1, held_out: 1, wrong_answers: {text: 0.5}}"],
@@ -249,7 +262,10 @@ def test_broken_rule_says_both_values(good: Path, overrides: list[str], message:
 
 def test_rules_let_their_neighbours_through(good: Path) -> None:
     """Each just inside a rule that the test above breaks."""
-    recipes.load(good, ["stages.start.freeze=[vision, audio, language]", "model.lora={}"])
+    recipes.load(good, ["stages.start.freeze=[vision, audio]", "model.lora={}"])
+    recipes.load(good, ["stages.start.freeze=[language]", "model.lora={targets: [qkv]}"])
+    recipes.load(good, ["stages.video.reference=stage_start", "stages.video.beta=0.1", "model.lora={}"])
+    recipes.load(good, ["stages.video.iterations=2", "stages.video.save_every=4"])
     recipes.load(good, ["stages.video.modality=audio_video", "stages.video.data.0.modality=null"])
     recipes.load(good, ["media={min_pixels: 4, max_pixels: 4}"])
     recipes.load(good, ["launch={engine: ddp, processes: 2}", "stages.video.per_device_batch=32"])

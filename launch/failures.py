@@ -1,0 +1,40 @@
+"""What a worker that fails on purpose leaves for the command that started it, so that one of many ranks is heard, once."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omnistage.stages import files
+
+# Names the folder to the workers and to what starts them. Without it nobody would read a file, and a worker prints its error itself.
+VARIABLE = "OMNISTAGE_FAILURES"
+_NAME = "failure_{rank}.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The exit code and the one line of an error that was raised on purpose."""
+
+    code: int
+    message: str
+
+
+def folder() -> Path | None:
+    """The folder that this process was given for failures, if it was."""
+    given = os.environ.get(VARIABLE)
+    return Path(given) if given else None
+
+
+def leave(place: Path, rank: int, failure: Failure) -> None:
+    """Writes a rank's failure, whole or not at all: the others are ended as soon as one is gone."""
+    # ASCII, because a message may quote a file name that is no UTF-8
+    files.write_text(place / _NAME.format(rank=rank), json.dumps(asdict(failure)))
+
+
+def lowest(place: Path | None) -> Failure | None:
+    """The failure of the lowest rank that left one."""
+    left = {} if place is None else {int(path.stem.rpartition("_")[2]): path for path in place.glob(_NAME.format(rank="*"))}
+    return Failure(**json.loads(left[min(left)].read_text(encoding="utf-8"))) if left else None

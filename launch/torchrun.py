@@ -1,0 +1,50 @@
+"""torchrun for our workers: `python -m omnistage.launch.torchrun ARGUMENTS`, with the arguments of `python -m torch.distributed.run`.
+
+A worker that fails on purpose leaves one line for the user (see `failures`). torchrun would put warnings, a banner and a traceback around
+it, and here it says nothing. A worker that crashes shows its own traceback, and torchrun's warnings stay: of a worker that was killed
+they are all that is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from omnistage.launch import failures
+from omnistage.launch.cli import FAILED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the workers and waits; 0 when all of them ended with 0."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    elastic = logging.getLogger("torch.distributed.elastic")
+    if elastic.parent is not None:
+        elastic.addHandler(_UnlessAWorkerHasSpoken(elastic.parent))
+        elastic.propagate = False
+    try:
+        run(parse_args(sys.argv[1:] if argv is None else list(argv)))
+    except ChildFailedError:
+        return FAILED
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    return 0
+
+
+class _UnlessAWorkerHasSpoken(logging.Handler):
+    """Hands torchrun's log on to where it would have gone, until a worker has left a failure."""
+
+    def __init__(self, onward: logging.Logger) -> None:
+        super().__init__()
+        self._onward = onward
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if failures.lowest(failures.folder()) is None:
+            self._onward.handle(record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
