@@ -32,8 +32,8 @@ from typing import Any
 import yaml
 
 from omnistage.stages import files
-from omnistage.stages import recipe as recipes
-from omnistage.stages.statistics import mean_over_runs
+from omnistage.stages.measure.statistics import mean_over_runs
+from omnistage.stages.recipe import loading as recipes
 
 MODALITIES = ("video", "audio", "audio_video")
 FIRST_SEED = 101

@@ -16,10 +16,10 @@ from omnistage.data.errors import InputError, OmnistageError, unknown_name
 from omnistage.data.records import Modality
 from omnistage.launch.devices import use_one_device
 from omnistage.launch.failures import Failure
-from omnistage.stages.choices import Control, Prompt
+from omnistage.stages.recipe.choices import Control, Prompt
 
 if TYPE_CHECKING:
-    from omnistage.stages.recipe import Recipe
+    from omnistage.stages.recipe.loading import Recipe
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -109,7 +109,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from omnistage.stages import recipe as recipes
+    from omnistage.stages.recipe import loading as recipes
 
     overrides = list(arguments.overrides)
     recipe = recipes.load(arguments.recipe, [*overrides, *_run_dir_override(arguments.run_dir)])
@@ -123,7 +123,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from omnistage.stages import recipe as recipes
+    from omnistage.stages.recipe import loading as recipes
 
     seeds = [] if arguments.seed is None else [f"seed={arguments.seed}", f"synth.seed={arguments.seed}"]
     path = recipes.shipped()["demo"]
@@ -149,7 +149,7 @@ def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) ->
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from omnistage.stages import recipe as recipes
+    from omnistage.stages.recipe import loading as recipes
 
     shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit")}
     settings = {name: getattr(arguments, name) for name in ("controls", "batch_size", "max_new_tokens")}
@@ -160,7 +160,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             raise InputError(f"--data {source.path}: no such file")
 
     use_one_device()
-    from omnistage.stages import evaluate, summary
+    from omnistage.stages.measure import evaluate
 
     out = Path(arguments.out)
     scores = evaluate.evaluate_checkpoint(
@@ -179,7 +179,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from omnistage.stages import recipe as recipes
+    from omnistage.stages.recipe import loading as recipes
 
     print(json.dumps(recipes.json_schema(), indent=2))
     return 0

@@ -16,7 +16,7 @@ from omnistage.launch import failures
 from omnistage.launch.cli import FAILED, say
 
 if TYPE_CHECKING:
-    from omnistage.stages.recipe import Recipe
+    from omnistage.stages.recipe.loading import Recipe
 
 TORCHRUN = "omnistage.launch.torchrun"
 
@@ -26,7 +26,7 @@ def start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> 
 
     torchrun itself ends with 1 whatever its workers ended with, and ranks meet bad input together: each leaves code and message in a file.
     """
-    from omnistage.stages.recipe import dump, launch_command
+    from omnistage.stages.recipe.loading import dump, launch_command
 
     with tempfile.TemporaryDirectory(prefix="omnistage-") as name:
         folder = Path(name)

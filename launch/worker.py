@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> Path:
-    from omnistage.stages.recipe import Recipe, build
+    from omnistage.stages.recipe.loading import Recipe, build
 
     recipe = build(Recipe, json.loads(arguments.resolved.read_text(encoding="utf-8")), arguments.resolved.name)
 

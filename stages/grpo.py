@@ -11,10 +11,10 @@ from omnistage.data.errors import RecipeError
 from omnistage.data.records import Record
 from omnistage.rewards import registry
 from omnistage.rl.encoding import Encoder
+from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
-from omnistage.rl.trainer import OmniGRPOTrainer
-from omnistage.stages import perception, training
-from omnistage.stages.schema import GrpoStage, Recipe
+from omnistage.stages import presentation, training
+from omnistage.stages.recipe.schema import GrpoStage, Recipe
 
 
 def rewards_of(stage: GrpoStage) -> list[Any]:
@@ -88,4 +88,4 @@ def run(
         peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage.name)),
     )
-    training.train(trainer, out, encoder.processor, perception.of_recipe(recipe))
+    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe))

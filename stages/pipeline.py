@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import importlib.metadata
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +24,12 @@ from omnistage.data.records import Record
 from omnistage.rl import policy, tiny
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
-from omnistage.rl.sft import check_demonstrations
-from omnistage.stages import evaluate, files, grpo, lineage, perception, rows, sft, summary, training
-from omnistage.stages.recipe import dump
-from omnistage.stages.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Synth, Training
+from omnistage.rl.sft_trainer import check_demonstrations
+from omnistage.stages import files, grpo, presentation, rows, run_directory, sft, training
+from omnistage.stages.measure import evaluate, summary
+from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Synth, Training
 
-VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
 START = "00-start"
-AGAIN = "again.json"
 
 
 @dataclass
@@ -53,7 +46,7 @@ class Run:
     def encoder_for(self, model_folder: str) -> Encoder:
         """The run's encoder; processor and positions do not change from stage to stage."""
         if self.encoder is None:
-            self.encoder = perception.encoder(perception.of_recipe(self.recipe), model_folder)
+            self.encoder = presentation.encoder(presentation.of_recipe(self.recipe), model_folder)
         return self.encoder
 
 
@@ -76,18 +69,18 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
     _check_settings(recipe)
     if recipe.synth is None:
         _read_rows(this)
-    with _one_at_a_time(this):
-        _claim(this, source)
+    with run_directory.held(this.folder):
+        run_directory.claim(recipe, this.folder, source)
         if recipe.synth is not None:
             _render(this, recipe.synth)
             _read_rows(this)
         _start_model(this)
         chosen_stages = [only] if only else names[names.index(first) :] if first else []
-        _forget_once(this, chosen_stages)
+        run_directory.forget_once(this.folder, {name: recipe.stage_dir(name) for name in chosen_stages})
         for index, stage in enumerate(recipe.stages):
             if only is None or stage.name == only:
                 _stage(this, index)
-        _on_main(lambda: (this.folder / AGAIN).unlink(missing_ok=True))
+        run_directory.forgotten_is_done(this.folder)
     path = this.folder / "summary.json"
     if PartialState().is_main_process:
         result = summary.build(recipe, this.folder)
@@ -113,89 +106,6 @@ def _check_settings(recipe: Recipe) -> None:
         elif isinstance(stage, GrpoStage):
             grpo.config(stage, recipe, out, rows_known_later, recipe.seed)
             grpo.rewards_of(stage)
-
-
-def _claim(this: Run, source: str | Path | None) -> None:
-    """Write the resolved recipe and the digests of its files to `run.json`, or see that the run directory holds this very run.
-
-    Raises:
-        InputError: the directory holds a run of another recipe, or a file has changed since; the message names the first difference.
-    """
-    path = this.folder / "run.json"
-    wanted = {"recipe": dump(this.recipe), "files": _digests(this)}
-    claimed = path.exists()
-    # Every process has looked before one of them writes.
-    PartialState().wait_for_everyone()
-    if claimed:
-        held = files.read_json(path)
-        difference = _difference(held.get("recipe", {}), wanted["recipe"])
-        if difference:
-            raise InputError(
-                f"run_dir {str(this.folder)!r} holds a run of another recipe: {difference}; choose another run_dir, or remove that folder"
-            )
-        for name, digest in held.get("files", {}).items():
-            if wanted["files"].get(name) != digest:
-                raise InputError(f"{name} has changed since run_dir {str(this.folder)!r} was begun; choose another run_dir")
-        return
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
-    _on_main(lambda: files.write_json(path, wanted | {"source": str(source) if source else None, "versions": versions}))
-
-
-def _digests(this: Run) -> dict[str, str]:
-    """SHA-256 of the annotation files and of rewards in files of their own; what this run renders follows from its seed."""
-    sources = [source for stage in this.recipe.stages for source in stage.data]
-    sources += this.recipe.evaluation.data if this.recipe.evaluation else []
-    names = [source.path for source in sources] if this.recipe.synth is None else []
-    for stage in this.recipe.stages:
-        if isinstance(stage, GrpoStage):
-            names += [use.name.rpartition(":")[0] for use in stage.rewards if use.name.rpartition(":")[0].endswith(".py")]
-    return {name: files.digest(Path(name)) for name in dict.fromkeys(names)}
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _difference(held: Any, wanted: Any, where: str = "") -> str | None:
-    """The first place in which two recipes differ."""
-    if isinstance(held, dict) and isinstance(wanted, dict):
-        for key in dict.fromkeys([*wanted, *held]):
-            found = _difference(held.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
-            if found:
-                return found
-        return None
-    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
-        for index, (a, b) in enumerate(zip(held, wanted, strict=True)):
-            found = _difference(a, b, f"{where}[{index}]")
-            if found:
-                return found
-        return None
-    return None if held == wanted else f"{where} is {json.dumps(held)[:80]} there and {json.dumps(wanted)[:80]} here"
-
-
-@contextmanager
-def _one_at_a_time(this: Run) -> Iterator[None]:
-    """Hold the run directory's lock, which the system drops when the process dies.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    import fcntl
-
-    if not PartialState().is_main_process:
-        yield
-        return
-    this.folder.mkdir(parents=True, exist_ok=True)
-    with (this.folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"run_dir {str(this.folder)!r}: another run is using it") from error
-        yield
 
 
 def _render(this: Run, given: Synth) -> None:
@@ -258,11 +168,11 @@ def _start_model(this: Run) -> None:
         if not files.is_whole(folder) and PartialState().is_main_process:
             if model.path is not None:
                 loaded = policy.load(model.path, dtype=model.dtype)
-                training.write_folder(loaded, folder, policy.load_processor(model.path), perception.of_recipe(this.recipe))
+                training.write_folder(loaded, folder, policy.load_processor(model.path), presentation.of_recipe(this.recipe))
             elif model.tiny is not None:
                 size = tiny.TinySize(**model.tiny.model_dump())
                 tiny.build(folder, _corpus(this), size=size, seed=this.recipe.seed)
-                perception.save(perception.of_recipe(this.recipe), folder)
+                presentation.save(presentation.of_recipe(this.recipe), folder)
                 files.seal(folder)
         PartialState().wait_for_everyone()
     if this.recipe.evaluation is not None and this.recipe.evaluation.before:
@@ -296,14 +206,14 @@ def _stage(this: Run, index: int) -> None:
         raise InputError(f"stage {stage.name!r} starts from {start}, which is not there yet; run the stage before it first")
     measured = (out / "evaluation" / "scores.json").exists()
     done = measured if isinstance(stage, EvaluateStage) else files.is_whole(out / "model")
-    stale = lineage.is_stale(out, start)
+    stale = run_directory.is_stale(out, start)
     if stale and not done:
-        _forget(out)
+        run_directory.forget(out)
     if done and stale:
         _say(f"stage {stage.name!r} stands on an earlier model than {start} holds now; --from {stage.name} does it again")
     if not done:
         _announce(index, stage.name, stage.kind)
-        _on_main(lambda: lineage.note(out, start))
+        run_directory.note_start(out, start)
     if isinstance(stage, EvaluateStage):
         if not done:
             encoder, records = this.encoder_for(start), this.held_out[stage.name]
@@ -365,28 +275,6 @@ def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) ->
         seed=this.recipe.seed,
     )
     _add_seconds(out, "evaluate_s", time.monotonic() - began)
-
-
-def _forget_once(this: Run, chosen: list[str]) -> None:
-    """Remove what the chosen stages left; when the same command comes again before they are done, it goes on instead."""
-    path = this.folder / AGAIN
-    if not chosen or (path.exists() and files.read_json(path) == chosen):
-        return
-    for name in chosen:
-        _forget(this.recipe.stage_dir(name))
-    _on_main(lambda: files.write_json(path, chosen))
-
-
-def _forget(out: Path) -> None:
-    PartialState().wait_for_everyone()
-    _on_main(lambda: shutil.rmtree(out, ignore_errors=True))
-
-
-def _on_main(act: Callable[[], None]) -> None:
-    """One process acts, all others wait for it."""
-    if PartialState().is_main_process:
-        act()
-    PartialState().wait_for_everyone()
 
 
 def _announce(index: int, name: str, kind: str) -> None:

@@ -10,7 +10,7 @@ from omnistage.data import formats, media
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.records import Record
 from omnistage.rl.sampler import Pool
-from omnistage.stages.schema import Source
+from omnistage.stages.recipe.schema import Source
 
 CONTROL_TOKEN = re.compile(r"<\|[A-Za-z0-9_]++\|>")
 

@@ -10,9 +10,9 @@ from omnistage.data.errors import RecipeError
 from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
-from omnistage.rl.sft import OmniSFTTrainer
-from omnistage.stages import perception, training
-from omnistage.stages.schema import Recipe, SftStage
+from omnistage.rl.sft_trainer import OmniSFTTrainer
+from omnistage.stages import presentation, training
+from omnistage.stages.recipe.schema import Recipe, SftStage
 
 
 def config(stage: SftStage, recipe: Recipe, out: Path, rows: int, seed: int) -> SFTConfig:
@@ -45,4 +45,4 @@ def run(stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encod
         peft_config=training.adapter(stage, recipe),
         callbacks=training.callbacks(out, stage.name),
     )
-    training.train(trainer, out, encoder.processor, perception.of_recipe(recipe))
+    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe))

@@ -31,9 +31,9 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from omnistage.data.errors import RecipeError, unknown_name
 from omnistage.rl import policy
-from omnistage.stages import files, perception
-from omnistage.stages.perception import Perception
-from omnistage.stages.schema import GrpoStage, Launch, Model, Recipe, SftStage, Training
+from omnistage.stages import files, presentation
+from omnistage.stages.presentation import Presentation
+from omnistage.stages.recipe.schema import GrpoStage, Launch, Model, Recipe, SftStage, Training
 
 ConfigT = TypeVar("ConfigT", bound=TrainingArguments)
 
@@ -246,7 +246,7 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: Perception) -> None:
+def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: Presentation) -> None:
     """Train from the newest whole checkpoint of `out`, if any; then write the plain model folder `out/model`, sealed last."""
     # It would print every step's whole log.
     trainer.remove_callback(PrinterCallback)
@@ -257,7 +257,7 @@ def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: P
     unset_hf_deepspeed_config()
 
 
-def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor, shown: Perception) -> None:
+def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor, shown: Presentation) -> None:
     """Write thinker (adapters merged) and processor as a Hugging Face folder that loads from any path."""
     accelerator = trainer.accelerator
     model = accelerator.unwrap_model(trainer.model)
@@ -279,13 +279,13 @@ def write_folder(
     model: PreTrainedModel,
     folder: Path,
     processor: Qwen2_5OmniProcessor,
-    shown: Perception,
+    shown: Presentation,
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Save a thinker, its processor and how it was shown its clips to `folder`, the manifest last."""
     model.save_pretrained(folder, state_dict=state, safe_serialization=True)
     processor.save_pretrained(folder)
-    perception.save(shown, folder)
+    presentation.save(shown, folder)
     files.seal(folder)
 
 

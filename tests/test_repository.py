@@ -98,6 +98,6 @@ def test_the_wheel_holds_every_file_of_the_folders(tmp_path: Path) -> None:
 
 
 def test_recipes_and_type_marks_are_among_the_shipped_files(texts: dict[str, str]) -> None:
-    assert [name for name in texts if re.fullmatch(r"stages/recipes/[\w.-]+\.yaml", name)]
+    assert [name for name in texts if re.fullmatch(r"stages/recipe/shipped/[\w.-]+\.yaml", name)]
     present = {path.relative_to(ROOT).as_posix() for path in project_files()}
     assert {f"{folder}/py.typed" for folder in FOLDERS} - present == set()

@@ -18,8 +18,8 @@ from accelerate import PartialState
 from trl import GRPOConfig
 
 from omnistage.rl import policy
+from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
-from omnistage.rl.trainer import OmniGRPOTrainer
 from world import World
 
 PROMPTS, G = 4, 2

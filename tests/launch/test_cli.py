@@ -13,7 +13,7 @@ import pytest
 from omnistage.data.errors import MediaError, RewardError
 from omnistage.launch import cli, failures, processes, worker
 from omnistage.rewards import registry
-from omnistage.stages import recipe as recipes
+from omnistage.stages.recipe import loading as recipes
 
 HEAVY = {"torch", "transformers", "trl", "pydantic", "yaml", "numpy", "av"}
 GOOD = """run_dir: out/run

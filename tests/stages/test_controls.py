@@ -8,8 +8,8 @@ import pytest
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
-from omnistage.stages import controls
-from omnistage.stages.choices import Control
+from omnistage.stages.measure import controls
+from omnistage.stages.recipe.choices import Control
 
 
 def record(index: int, task: str = "t", modality: Modality = Modality.AUDIO_VIDEO) -> Record:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from omnistage.data.errors import InputError
-from omnistage.stages import evaluate
+from omnistage.stages.measure import evaluate
 
 
 def row(task: str, target: str, score: float | None, answer: str | None = "x", modality: str = "video") -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pytest
 from omnistage.data.errors import RecipeError
 from omnistage.data.records import Modality
 from omnistage.rewards import registry
-from omnistage.stages import recipe as recipes
-from omnistage.stages.recipe_file import parse_yaml
+from omnistage.stages.recipe import loading as recipes
+from omnistage.stages.recipe.yaml_file import parse_yaml
 
 GOOD = """
 run_dir: runs/test

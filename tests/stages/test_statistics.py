@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from omnistage.stages.statistics import Z_95, mean_over_runs, paired_difference, share
+from omnistage.stages.measure.statistics import Z_95, mean_over_runs, paired_difference, share
 
 
 def test_share_of_half() -> None:

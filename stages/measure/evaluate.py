@@ -22,10 +22,11 @@ from omnistage.data.records import Modality, Record
 from omnistage.rewards.grade import grade_completion
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoder, Towers
-from omnistage.stages import controls, files, perception, rows
-from omnistage.stages.choices import Control, Prompt
-from omnistage.stages.schema import Evaluation, Measurement
-from omnistage.stages.statistics import share
+from omnistage.stages import files, presentation, rows
+from omnistage.stages.measure import controls
+from omnistage.stages.measure.statistics import share
+from omnistage.stages.recipe.choices import Control, Prompt
+from omnistage.stages.recipe.schema import Evaluation, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +224,12 @@ def evaluate_checkpoint(
     records = rows.read_sources(evaluation.data)
     rows.check_media(records)
     check_controls(records, evaluation)
-    shown = perception.of_checkpoint(checkpoint)
+    shown = presentation.of_checkpoint(checkpoint)
     if prompt is not None:
         shown = shown.model_copy(update={"prompt": prompt})
     model = policy.load(checkpoint)
     policy.freeze(model, ["vision", "audio", "language"])
     if torch.cuda.is_available():
         model.cuda()
-    encoder = perception.encoder(shown, checkpoint)
+    encoder = presentation.encoder(shown, checkpoint)
     return measure(model, encoder, records, out, evaluation, with_controls=True, seed=seed)

@@ -1,7 +1,7 @@
-"""The recipe of a run: read, overridden, validated and described before anything heavy is imported.
+"""Recipes read, overridden and validated before anything heavy is imported.
 
 `load` gives the validated `Recipe`; everything that is wrong with a file becomes one `RecipeError` line that says where and what is
-allowed, several faults joined by ` | `. The sections are in `omnistage.stages.schema` and can be imported from here. Imports no torch.
+allowed, several faults joined by ` | `. The sections of `schema` can be imported from here. Imports no torch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from omnistage.data.errors import RecipeError, unknown_name
-from omnistage.stages.describe import describe, launch_command
-from omnistage.stages.recipe_file import apply_override, fill_run_dir, read_yaml
-from omnistage.stages.schema import (
+from omnistage.stages.recipe.describe import describe, launch_command
+from omnistage.stages.recipe.schema import (
     EvaluateStage,
     Evaluation,
     GrpoStage,
@@ -34,6 +33,7 @@ from omnistage.stages.schema import (
     Tiny,
     Training,
 )
+from omnistage.stages.recipe.yaml_file import apply_override, fill_run_dir, read_yaml
 
 __all__ = [
     "EvaluateStage",
@@ -121,7 +121,7 @@ def json_schema() -> dict[str, Any]:
 
 def shipped() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+    return {path.stem: path for path in sorted((Path(__file__).parent / "shipped").glob("*.yaml"))}
 
 
 def find(path: str | Path) -> Path:

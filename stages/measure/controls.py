@@ -14,7 +14,7 @@ import numpy as np
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import MediaRef, Modality, Record
-from omnistage.stages.choices import Control
+from omnistage.stages.recipe.choices import Control
 
 BLANKED: frozenset[Literal["picture", "sound"]] = frozenset({"picture", "sound"})
 

@@ -17,8 +17,8 @@ from omnistage.data.errors import BlindBatchError
 from omnistage.data.records import MediaRef, Modality, Record
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind
+from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
-from omnistage.rl.trainer import OmniGRPOTrainer
 from world import SHAPE, World, reference_log_probs
 
 G = 2

@@ -9,7 +9,7 @@ import torch
 
 from omnistage.data.errors import RecordError
 from omnistage.rl.encoding import raw_media
-from omnistage.rl.sft import Collator, check_demonstrations
+from omnistage.rl.sft_trainer import Collator, check_demonstrations
 from world import World, reference_log_probs
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnistage.stages.schema import EvaluateStage, GrpoStage, Measurement, Recipe, SftStage, Source
+from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Measurement, Recipe, SftStage, Source
 
 TORCHRUN = "torch.distributed.run"
 WORKER = "omnistage.launch.worker"

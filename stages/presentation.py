@@ -10,14 +10,14 @@ from omnistage.data.media import MediaLimits
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder, MediaShape
 from omnistage.stages import files
-from omnistage.stages.choices import Prompt
-from omnistage.stages.recipe import build
-from omnistage.stages.schema import Media, Recipe, Section
+from omnistage.stages.recipe.choices import Prompt
+from omnistage.stages.recipe.loading import build
+from omnistage.stages.recipe.schema import Media, Recipe, Section
 
 NAME = "omnistage.json"
 
 
-class Perception(Section):
+class Presentation(Section):
     """Sampling of clips, wording of questions, and the system turn."""
 
     media: Media = Media()
@@ -25,26 +25,26 @@ class Perception(Section):
     system_prompt: str | None = None
 
 
-def of_recipe(recipe: Recipe) -> Perception:
+def of_recipe(recipe: Recipe) -> Presentation:
     """The recipe's own settings."""
-    return Perception(media=recipe.media, prompt=recipe.prompt, system_prompt=recipe.model.system_prompt)
+    return Presentation(media=recipe.media, prompt=recipe.prompt, system_prompt=recipe.model.system_prompt)
 
 
-def of_checkpoint(folder: str) -> Perception:
+def of_checkpoint(folder: str) -> Presentation:
     """What stands beside the weights; the defaults for a checkpoint that was not trained here."""
     path = Path(folder) / NAME
-    return build(Perception, files.read_json(path), str(path)) if path.is_file() else Perception()
+    return build(Presentation, files.read_json(path), str(path)) if path.is_file() else Presentation()
 
 
-def save(perception: Perception, folder: Path) -> None:
+def save(presentation: Presentation, folder: Path) -> None:
     """Write the settings into a model folder."""
-    files.write_json(folder / NAME, perception.model_dump(mode="json"))
+    files.write_json(folder / NAME, presentation.model_dump(mode="json"))
 
 
-def encoder(perception: Perception, folder: str) -> Encoder:
+def encoder(presentation: Presentation, folder: str) -> Encoder:
     """An encoder with the checkpoint's processor and these settings."""
-    given = perception.media
+    given = presentation.media
     limits = MediaLimits(fps=given.fps, max_frames=given.max_frames, max_sound_s=given.max_sound_s)
     shape = MediaShape(limits, given.min_pixels, given.max_pixels)
     config = Qwen2_5OmniThinkerConfig.from_pretrained(folder)
-    return Encoder(policy.load_processor(folder), config, shape=shape, template=perception.prompt, system=perception.system_prompt)
+    return Encoder(policy.load_processor(folder), config, shape=shape, template=presentation.prompt, system=presentation.system_prompt)

@@ -18,7 +18,7 @@ from omnistage.data.formats import READERS
 from omnistage.data.records import Modality
 from omnistage.data.synth import HELD_OUT_SEED
 from omnistage.rewards import registry
-from omnistage.stages.choices import Attention, Control, Dtype, Engine, Loss, Part, Prompt, Reference, ScaleRewards
+from omnistage.stages.recipe.choices import Attention, Control, Dtype, Engine, Loss, Part, Prompt, Reference, ScaleRewards
 
 LANGUAGE_ATTENTION = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
 TOWERS_AND_LANGUAGE: frozenset[Part] = frozenset({"vision", "audio", "language"})

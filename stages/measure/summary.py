@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omnistage.stages import files, lineage
-from omnistage.stages.schema import EvaluateStage, Recipe
-from omnistage.stages.statistics import paired_difference
+from omnistage.stages import files, run_directory
+from omnistage.stages.measure.statistics import paired_difference
+from omnistage.stages.recipe.schema import EvaluateStage, Recipe
 
 Scores = dict[str, float]
 
@@ -67,7 +67,7 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
             result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json")
             continue
         clock = _seconds(folder)
-        stale = previous is not None and lineage.is_stale(folder, previous)
+        stale = previous is not None and run_directory.is_stale(folder, previous)
         previous = str(folder / "model")
         result["stages"].append(
             {

@@ -1,0 +1,1 @@
+"""Measurement: held-out answers, controls, intervals, and the summary of a run."""

@@ -1,0 +1,149 @@
+"""What a run directory knows of its run: which recipe and files it belongs to, who is using it, and what each stage started from."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from omnistage.data.errors import InputError
+from omnistage.stages import files
+from omnistage.stages.recipe.loading import dump
+from omnistage.stages.recipe.schema import GrpoStage, Recipe
+
+VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
+AGAIN = "again.json"
+STARTED_FROM = "start.json"
+
+
+def claim(recipe: Recipe, folder: Path, source: str | Path | None) -> None:
+    """Write the resolved recipe and the digests of its files to `run.json`, or see that the run directory holds this very run.
+
+    Raises:
+        InputError: the directory holds a run of another recipe, or a file has changed since; the message names the first difference.
+    """
+    path = folder / "run.json"
+    wanted = {"recipe": dump(recipe), "files": _digests(recipe)}
+    claimed = path.exists()
+    # Every process has looked before one of them writes.
+    PartialState().wait_for_everyone()
+    if claimed:
+        held = files.read_json(path)
+        difference = _difference(held.get("recipe", {}), wanted["recipe"])
+        if difference:
+            raise InputError(
+                f"run_dir {str(folder)!r} holds a run of another recipe: {difference}; choose another run_dir, or remove that folder"
+            )
+        for name, digest in held.get("files", {}).items():
+            if wanted["files"].get(name) != digest:
+                raise InputError(f"{name} has changed since run_dir {str(folder)!r} was begun; choose another run_dir")
+        return
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
+    on_main(lambda: files.write_json(path, wanted | {"source": str(source) if source else None, "versions": versions}))
+
+
+def _digests(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of the annotation files and of rewards in files of their own; what this run renders follows from its seed."""
+    sources = [source for stage in recipe.stages for source in stage.data]
+    sources += recipe.evaluation.data if recipe.evaluation else []
+    names = [source.path for source in sources] if recipe.synth is None else []
+    for stage in recipe.stages:
+        if isinstance(stage, GrpoStage):
+            names += [use.name.rpartition(":")[0] for use in stage.rewards if use.name.rpartition(":")[0].endswith(".py")]
+    return {name: files.digest(Path(name)) for name in dict.fromkeys(names)}
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _difference(held: Any, wanted: Any, where: str = "") -> str | None:
+    """The first place in which two recipes differ."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key in dict.fromkeys([*wanted, *held]):
+            found = _difference(held.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return None
+    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
+        for index, (a, b) in enumerate(zip(held, wanted, strict=True)):
+            found = _difference(a, b, f"{where}[{index}]")
+            if found:
+                return found
+        return None
+    return None if held == wanted else f"{where} is {json.dumps(held)[:80]} there and {json.dumps(wanted)[:80]} here"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the run directory's lock, which the system drops when the process dies.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    if not PartialState().is_main_process:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"run_dir {str(folder)!r}: another run is using it") from error
+        yield
+
+
+def forget_once(folder: Path, chosen: Mapping[str, Path]) -> None:
+    """Remove what the chosen stages left; when the same command comes again before they are done, it goes on instead."""
+    path = folder / AGAIN
+    if not chosen or (path.exists() and files.read_json(path) == list(chosen)):
+        return
+    for out in chosen.values():
+        forget(out)
+    on_main(lambda: files.write_json(path, list(chosen)))
+
+
+def forgotten_is_done(folder: Path) -> None:
+    """The stages that were to be done again are done: the next such command forgets them anew."""
+    on_main(lambda: (folder / AGAIN).unlink(missing_ok=True))
+
+
+def forget(out: Path) -> None:
+    """Remove what a stage left."""
+    PartialState().wait_for_everyone()
+    on_main(lambda: shutil.rmtree(out, ignore_errors=True))
+
+
+def on_main(act: Callable[[], None]) -> None:
+    """One process acts, all others wait for it."""
+    if PartialState().is_main_process:
+        act()
+    PartialState().wait_for_everyone()
+
+
+def note_start(out: Path, start: str) -> None:
+    """Write beside a stage's results which model folder it starts from, and the digest of that folder's manifest."""
+    on_main(lambda: files.write_json(out / STARTED_FROM, {"model": start, "manifest": _manifest(start)}))
+
+
+def is_stale(out: Path, start: str) -> bool:
+    """Whether the stage in `out` was started from other weights than those that `start` holds now."""
+    path = out / STARTED_FROM
+    return path.exists() and files.read_json(path)["manifest"] != _manifest(start)
+
+
+def _manifest(folder: str) -> str | None:
+    """None for a model that this program did not seal (a name on the hub, a downloaded folder)."""
+    manifest = Path(folder) / files.MANIFEST
+    return files.digest(manifest) if manifest.is_file() else None
