@@ -170,11 +170,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         prompt=arguments.prompt,
         seed=arguments.seed,
     )
-    print(
-        json.dumps(scores, indent=2, ensure_ascii=False)
-        if arguments.json
-        else f"{summary.scores_table(scores)}\n\nscores and predictions: {out}"
-    )
+    if arguments.json:
+        print(json.dumps(scores, indent=2, ensure_ascii=False))
+    else:
+        from omnistage.stages.measure.summary import scores_table
+
+        print(f"{scores_table(scores)}\n\nscores and predictions: {out}")
     return 0
 
 
