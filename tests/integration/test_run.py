@@ -96,6 +96,17 @@ def test_a_checkpoint_evaluates_anywhere(finished: Path, tmp_path: Path) -> None
     assert {row["id"]: row["completion"] for row in files.read_lines(tmp_path / "out" / "predictions.jsonl")} == expected
 
 
+def test_an_evaluation_prints_what_it_found(finished: Path, tmp_path: Path) -> None:
+    arguments = ["--data", finished / "data" / "held_out_video.json", "--modality", "video", "--limit", "4", "--controls", "blank"]
+    done = omnistage("evaluate", finished / "02-video" / "model", *arguments, "--out", "out", "--max-new-tokens", "4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    scores = files.read_json(tmp_path / "out" / "scores.json")
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert lines[1][:2] == ["video", "4"]
+    assert [line[0] for line in lines[2:-2]] == list(scores["modalities"]["video"]["tasks"])
+    assert lines[-2][:3] == ["video", "blank", "4"]
+
+
 def kill_when(process: subprocess.Popen[bytes], ready: Path, steps: int) -> None:
     """SIGKILL the process as soon as `ready` (a metrics.jsonl) holds `steps` lines."""
     limit = time.monotonic() + 120
