@@ -12,19 +12,22 @@ from itertools import pairwise
 from typing import Any
 
 from omnistage.data.records import AnswerKind
-from omnistage.rewards.wording import Word, Wording, letters_for, plain, vocabulary, words_of
+from omnistage.rewards.wording import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
 
-_TO_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMBER_WORDS = {name: str(value) for value, name in enumerate(_TO_TEN)}
 # Reading 'two hundred' as 2 would be worse than not reading it.
 _UNREAD_NUMBERS = vocabulary(
     "half dozen eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
     "eighty ninety hundred thousand million billion"
 )
+_JOINS = vocabulary("or and to through thru till until")
 _MINUS = frozenset({"minus", "negative"})
+# 'A or B' selects neither; what 'all except B' selects is not said.
+_SELECTS_NOTHING = EXCEPT | {"or"}
+# 'no doubt' is no 'no'.
+_NO_MATTER = vocabulary("answer clue doubt idea question telling wonder")
 
 
 def text_of(completion: str | Sequence[Mapping[str, Any]]) -> str:
@@ -79,7 +82,8 @@ def is_well_formed(text: str) -> bool:
 def read_answer(answer: str, kind: AnswerKind, options: Sequence[str]) -> str | None:
     """The normal form of `Record.target` ('B', 'A,C', '10', 'yes'; open: the stripped text), or None when it cannot be read.
 
-    An answer that names two different letters, numbers, or both yes and no, where one is asked for, cannot be read.
+    An answer that names two different letters, numbers, or both yes and no, where one is asked for, cannot be read; nor can one that only
+    denies ('not 4', 'anything but B'), bounds ('more than 4', '4 or more', '<5') or spans a range ('A to C').
     """
     text = plain(answer)
     match kind:
@@ -88,9 +92,9 @@ def read_answer(answer: str, kind: AnswerKind, options: Sequence[str]) -> str | 
         case AnswerKind.MULTI_SELECT:
             return _multi_select(text, options)
         case AnswerKind.NUMBER:
-            return _number(text)
+            return _number(Wording(text, ()))
         case AnswerKind.YES_NO:
-            return only({word.folded for word in words_of(text)} & {"yes", "no"})
+            return _yes_no(Wording(text, ()))
         case AnswerKind.OPEN:
             return answer.strip() or None
 
@@ -100,7 +104,12 @@ def _single_choice(text: str, options: Sequence[str]) -> str | None:
     if exact is not None:
         return exact
     wording = Wording(text, tuple(options))
-    letter = only(wording.bare_letters(runs=False) or wording.letters() or wording.texts())
+    letters = wording.bare_letters(runs=False)
+    if not letters:
+        letters = wording.letters()
+        if wording.doubtful(texts=not letters):
+            return None
+    letter = only(letters or wording.texts())
     return letter if letter in set(wording.allowed) else None
 
 
@@ -109,11 +118,12 @@ def _multi_select(text: str, options: Sequence[str]) -> str | None:
     if exact is not None:
         return exact
     wording = Wording(text, tuple(options))
-    letters = wording.bare_letters(runs=True) or wording.letters() | wording.texts()
-    # 'A or B' selects neither.
-    if wording.says("or") or not letters <= set(wording.allowed):
-        return None
-    return joined(letters)
+    letters = wording.bare_letters(runs=True)
+    if not letters:
+        letters = wording.letters() | wording.texts()
+        if wording.doubtful(texts=True) or any(wording.all_but(naming.first) for naming in wording.named):
+            return None
+    return joined(letters) if letters <= set(wording.allowed) and not wording.says(_SELECTS_NOTHING) else None
 
 
 def _exact_option(text: str, options: Sequence[str]) -> str | None:
@@ -129,19 +139,36 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .\"'")
 
 
-def _number(text: str) -> str | None:
-    words = words_of(text)
+def _number(wording: Wording) -> str | None:
+    words = wording.words
     if any(not _UNREAD_NUMBERS.isdisjoint(word.folded.split("-")) for word in words):
         return None
-    values = [value_at(words, at) for at in range(len(words)) if is_number(words[at])]
-    # 'The one on the left is 4': 'one' is mostly a pronoun.
-    sure = [value_at(words, at) for at in range(len(words)) if is_number(words[at]) and words[at].folded != "one"]
-    return only(set(sure or values))
+    places = [at for at, word in enumerate(words) if is_number(word)]
+    sure = [at for at in places if not _is_pronoun(words, at)] or places
+    if any(wording.denied_before(at) or wording.taken_back(at + 1) or wording.bounds(at, at + 1) for at in sure):
+        return None
+    return only({value_at(words, at) for at in sure})
 
 
-def is_number(word: Word) -> bool:
-    """Whether a word is a number in digits or one of `NUMBER_WORDS`."""
-    return word.number or word.folded in NUMBER_WORDS
+def _is_pronoun(words: Sequence[Word], at: int) -> bool:
+    """'The one on the left is 4': 'one' is mostly a pronoun, but not in 'one or two' and 'one to four'."""
+    if words[at].folded != "one":
+        return False
+    beside = (words[at - 2 : at] if at > 1 else []), words[at + 1 : at + 3][::-1]
+    return not any(len(pair) == 2 and is_number(pair[0]) and pair[1].folded in _JOINS for pair in beside)
+
+
+def _yes_no(wording: Wording) -> str | None:
+    said = [at for at, word in enumerate(wording.words) if word.folded in ("yes", "no")]
+    if any(wording.denied_before(at) or wording.taken_back(at + 1) or _is_no_matter(wording, at) for at in said):
+        return None
+    return only({wording.words[at].folded for at in said})
+
+
+def _is_no_matter(wording: Wording, at: int) -> bool:
+    """'no doubt', 'no idea'."""
+    following = wording.words[at + 1 : at + 2]
+    return wording.words[at].folded == "no" and any(word.folded in _NO_MATTER for word in following) and wording.gap(at + 1).isspace()
 
 
 def value_at(words: Sequence[Word], at: int) -> str | None:

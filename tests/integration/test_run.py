@@ -97,7 +97,7 @@ def test_a_checkpoint_evaluates_anywhere(finished: Path, tmp_path: Path) -> None
 
 
 def test_an_evaluation_prints_what_it_found(finished: Path, tmp_path: Path) -> None:
-    arguments = ["--data", finished / "data" / "held_out_video.json", "--modality", "video", "--limit", "4", "--controls", "blank"]
+    arguments = ["--data", str(finished / "data" / "held_out_video.json"), "--modality", "video", "--limit", "4", "--controls", "blank"]
     done = omnistage("evaluate", finished / "02-video" / "model", *arguments, "--out", "out", "--max-new-tokens", "4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     scores = files.read_json(tmp_path / "out" / "scores.json")
