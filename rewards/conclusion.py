@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from omnistage.data.records import AnswerKind
 from omnistage.rewards.extract import joined, only, value_at
-from omnistage.rewards.wording import Word, Wording, is_number, plain, vocabulary, words_of
+from omnistage.rewards.lexer import Word, Wording, is_number, plain, vocabulary, words_of
 
 _CUES = vocabulary("so thus therefore hence answer answers conclude conclusion choose select pick")
 _LINKS = _CUES | vocabulary(

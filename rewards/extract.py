@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from omnistage.data.records import AnswerKind
-from omnistage.rewards.wording import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary
+from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]

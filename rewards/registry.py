@@ -17,8 +17,8 @@ from typing import Any, Protocol, cast
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.rewards import accuracy, format, reasoning
 from omnistage.rewards.calls import checked
+from omnistage.rewards.lexer import vocabulary
 from omnistage.rewards.user_code import function_of_file, function_of_module
-from omnistage.rewards.wording import vocabulary
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "accuracy": accuracy.accuracy,
