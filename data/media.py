@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +24,21 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from omnistage.data import container_size
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.records import MediaRef
 
 SOUND_RATE_HZ = 16_000
 # 25 ms, one window of the mel spectrum: anything shorter becomes no audio token at all.
 MIN_SOUND_SAMPLES = 400
+# From telephones to the finest converters.
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 FRAME_FACTOR = 2
-# A clip that lost more of its frames than this is broken; a few lost ones are common at the end of cut clips.
+# A clip that lost more of its frames (or bytes) than this is broken; a few lost ones are common at the end of cut clips.
 MAX_LOST_FRAMES = 0.1
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+# Frames a second of a clip that is a folder of images, where its annotation does not say otherwise.
+FOLDER_FPS = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,10 @@ class MediaLimits:
 
 @dataclass(frozen=True)
 class Clip:
-    """What was decoded: `frames` [F, H, W, 3] RGB at `fps` frames per second of the clip, `sound` [N] mono at 16 kHz in about -1..1."""
+    """What was decoded: `frames` [F, H, W, 3] RGB at `fps` frames per second of the clip, `sound` [N] mono at 16 kHz in about -1..1.
+
+    An image is one frame without a rate.
+    """
 
     frames: NDArray[np.uint8] | None
     fps: float | None
@@ -66,9 +76,12 @@ class Clip:
 def decode(ref: MediaRef, limits: MediaLimits) -> Clip:
     """The frames and the sound of one clip; `ref.blank` turns either into zeros of the same shape.
 
+    A video may be a folder of images: then each image is a frame, `ref.fps` of them a second (one where it is not given), and all are
+    taken up to `limits.max_frames` (an odd last one twice), whatever `limits.fps` says.
+
     Raises `MediaError` when a file is missing, unreadable or cut short, or has no stream of the kind asked for.
     """
-    frames, fps = _frames(ref.path, limits) if ref.kind == "video" else (None, None)
+    frames, fps = _picture(ref, limits)
     sound_path = ref.path if ref.kind == "audio" else ref.sound
     sound = _sound(sound_path, limits.max_sound_s) if sound_path is not None else None
     if frames is not None and "picture" in ref.blank:
@@ -78,16 +91,56 @@ def decode(ref: MediaRef, limits: MediaLimits) -> Clip:
     return Clip(frames=frames, fps=fps, sound=sound)
 
 
-def has_sound(path: str) -> bool:
-    """Whether the file has a sound stream; `MediaError` when it cannot be opened."""
+def _picture(ref: MediaRef, limits: MediaLimits) -> tuple[NDArray[np.uint8] | None, float | None]:
+    if ref.kind == "image":
+        return _still(ref.path), None
+    if ref.kind == "video" and os.path.isdir(ref.path):
+        return _frames_folder(ref.path, limits, FOLDER_FPS if ref.fps is None else ref.fps)
+    return _frames(ref.path, limits) if ref.kind == "video" else (None, None)
+
+
+def _still(path: str) -> NDArray[np.uint8]:
+    """An image as one frame [1, H, W, 3]."""
     with _opened(path) as container:
-        return bool(container.streams.audio)
+        stream = _picture_stream(container)
+        frame = next(container.decode(stream), None) if stream is not None else None
+        if frame is None:
+            raise MediaError(f"{path!r} holds no image")
+        image: NDArray[np.uint8] = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)[None].astype(np.uint8)
+        return image
+
+
+def has_sound(path: str) -> bool:
+    """Whether the clip has a sound stream; `MediaError` when it cannot be opened."""
+    return streams(path)[1]
 
 
 def has_picture(path: str) -> bool:
-    """Whether the file has a moving picture (the cover of a song is none); `MediaError` when it cannot be opened."""
+    """Whether the clip has a moving picture (the cover of a song is none); `MediaError` when it cannot be opened."""
+    return streams(path)[0]
+
+
+def streams(path: str) -> tuple[bool, bool]:
+    """Whether the clip has a picture and whether it has sound, told from opening it once."""
+    if os.path.isdir(path):
+        return bool(frame_files(path)), False
     with _opened(path) as container:
-        return _picture_stream(container) is not None
+        return _picture_stream(container) is not None, bool(container.streams.audio)
+
+
+def frame_files(folder: str) -> list[str]:
+    """The images in a folder, in the order of the numbers in their names (`frame_2` before `frame_10`)."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise MediaError(f"{folder!r} cannot be read as a folder of frames: {error.strerror}") from error
+    pictures = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    return [os.path.join(folder, name) for name in sorted(pictures, key=lambda name: (_by_numbers(name), name))]
+
+
+def _by_numbers(name: str) -> list[str | int]:
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def resolve(path_in_file: str, media_root: Path) -> str:
@@ -121,6 +174,8 @@ def _indices(total: int, source_fps: float, limits: MediaLimits) -> list[int]:
 def _opened(path: str) -> Iterator[InputContainer]:
     if not os.path.isfile(path):
         raise MediaError(f"{path!r} is a folder, not a clip" if os.path.isdir(path) else f"{path!r} does not exist")
+    if (lost := _lost_share(path)) > MAX_LOST_FRAMES:
+        raise MediaError(f"{path!r} is cut short: {100 * lost:.0f}% of its bytes are not there")
     try:
         # A playlist under the media root must not make us fetch from the network; tags in odd encodings are no reason to fail.
         with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
@@ -129,17 +184,51 @@ def _opened(path: str) -> Iterator[InputContainer]:
         raise MediaError(f"{path!r} cannot be read as a clip: {error.strerror}") from error
 
 
+def _lost_share(path: str) -> float:
+    try:
+        return container_size.lost_share(path)
+    except OSError as error:
+        raise MediaError(f"{path!r} cannot be read: {error.strerror}") from error
+
+
 def _picture_stream(container: InputContainer) -> VideoStream | None:
     streams = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(streams, None)
 
 
 def _frames(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], float]:
-    if not has_picture(path):
-        raise MediaError(f"{path!r} has no picture stream")
+    with _opened(path) as container:
+        stream = _picture_stream(container)
+        if stream is None:
+            raise MediaError(f"{path!r} has no picture stream")
+        # Decord makes room for as many frames as a broken header states, and ends the process when there is none.
+        if stream.frames > os.path.getsize(path):
+            raise MediaError(f"{path!r} is broken: it states {stream.frames} frames in {os.path.getsize(path)} bytes")
     # Decord seeks to the frames wanted, PyAV decodes all before them; PyAV names the fault of a clip that decord cannot read.
     found = _frames_decord(path, limits)
     return found if found is not None else _frames_pyav(path, limits)
+
+
+def _frames_folder(folder: str, limits: MediaLimits, fps: float) -> tuple[NDArray[np.uint8], float]:
+    if not (math.isfinite(fps) and fps > 0):
+        raise InputError(f"the rate of a folder of frames must be a positive number, got {fps}")
+    files = frame_files(folder)
+    if not files:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise MediaError(f"{folder!r} is a folder without frames; allowed: a clip, or a folder of {suffixes} files")
+    most = limits.max_frames // FRAME_FACTOR * FRAME_FACTOR
+    if len(files) > most:
+        chosen, rate = [int(i) for i in np.linspace(0, len(files) - 1, most).round()], most * fps / len(files)
+    else:
+        # No frame is left out: a question may be about any of them, by its number.
+        chosen, rate = [*range(len(files)), *[len(files) - 1] * (len(files) % FRAME_FACTOR)], fps
+    found = {i: _still(files[i])[0] for i in set(chosen)}
+    first = found[chosen[0]].shape
+    for i, frame in sorted(found.items()):
+        if frame.shape != first:
+            height, width = frame.shape[:2]
+            raise MediaError(f"{files[i]!r} is {width}x{height} and the first frame is {first[1]}x{first[0]}; allowed: frames of one size")
+    return np.stack([found[i] for i in chosen]), rate
 
 
 def _frames_decord(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], float] | None:
@@ -220,11 +309,15 @@ def _samples(path: str, most: int) -> NDArray[np.float32]:
 
 
 def _resampled(container: InputContainer, path: str) -> Iterator[NDArray[np.float32]]:
-    resampler = av.AudioResampler(format="fltp", rate=SOUND_RATE_HZ)
+    # Channels side by side, not in planes: PyAV ends the process at the eighth plane.
+    resampler = av.AudioResampler(format="flt", rate=SOUND_RATE_HZ)
     frames: Iterator[av.AudioFrame | None] = chain(container.decode(container.streams.audio[0]), [None])
     for position, frame in enumerate(frames):
         if frame is None and position == 0:
             return
+        # A broken header may state thousands of millions of Hz, and the resampler's filter would be as long.
+        if frame is not None and not MIN_RATE_HZ <= frame.sample_rate <= MAX_RATE_HZ:
+            raise MediaError(f"{path!r} is broken: it states {frame.sample_rate} samples of sound a second")
         try:
             resampled = resampler.resample(frame)
         except av.FFmpegError:
@@ -233,4 +326,4 @@ def _resampled(container: InputContainer, path: str) -> Iterator[NDArray[np.floa
             raise MediaError(f"{path!r} changes the format of its sound half way: {error}") from error
         for out in resampled:
             # FFmpeg's own mono would be louder than the mean by up to the root of 2, and go beyond 1.
-            yield out.to_ndarray().mean(axis=0, dtype=np.float32)
+            yield out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)

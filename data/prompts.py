@@ -7,7 +7,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from omnistage.data.errors import InputError, unknown_name
-from omnistage.data.records import AnswerKind, Record
+from omnistage.data.records import LEVELS, AnswerKind, Record
 
 _ANSWER_FORM: Mapping[AnswerKind, str] = {
     AnswerKind.SINGLE_CHOICE: "the letter of the one right option",
@@ -15,6 +15,9 @@ _ANSWER_FORM: Mapping[AnswerKind, str] = {
     AnswerKind.NUMBER: "one number in digits",
     AnswerKind.YES_NO: "yes or no",
     AnswerKind.OPEN: "a short answer",
+    AnswerKind.LEVEL: f"one of {', '.join(LEVELS)}",
+    AnswerKind.SCALAR: "one number in digits",
+    AnswerKind.POSE: "a description of the pose",
 }
 _ANSWER_WORD: Mapping[AnswerKind, str] = {
     AnswerKind.SINGLE_CHOICE: "",
@@ -22,6 +25,9 @@ _ANSWER_WORD: Mapping[AnswerKind, str] = {
     AnswerKind.NUMBER: "number",
     AnswerKind.YES_NO: "yes or no",
     AnswerKind.OPEN: "",
+    AnswerKind.LEVEL: "level",
+    AnswerKind.SCALAR: "number",
+    AnswerKind.POSE: "",
 }
 
 
@@ -56,10 +62,15 @@ def text(record: Record, template: str = "think_answer") -> str:
 
 
 def render(record: Record, template: str = "think_answer", system: str | None = None) -> list[dict[str, Any]]:
-    """Chat messages: the system text when given, then one user message with the media first and the question last.
+    """Chat messages: the system text when given, the earlier turns, and the question last; the media stand before the first question.
 
-    A video that is heard is still one video part; that its sound is used comes with the record's `MediaRef`, not with the messages.
+    Only the last question is worded by the template. A video that is heard is still one video part; that its sound is used comes with the
+    record's `MediaRef`, not with the messages.
     """
-    media = [{"type": ref.kind, ref.kind: ref.path} for ref in record.media]
-    user = {"role": "user", "content": [*media, {"type": "text", "text": text(record, template)}]}
-    return [user] if system is None else [{"role": "system", "content": system}, user]
+    messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+    parts: list[dict[str, Any]] = [{"type": ref.kind, ref.kind: ref.path} for ref in record.media]
+    for question, answer in record.history:
+        messages.append({"role": "user", "content": [*parts, {"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        parts = []
+    return [*messages, {"role": "user", "content": [*parts, {"type": "text", "text": text(record, template)}]}]

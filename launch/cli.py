@@ -9,11 +9,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from omnistage.data.errors import InputError, OmnistageError, unknown_name
 from omnistage.data.records import Modality
+from omnistage.launch import data_commands
 from omnistage.launch.devices import use_one_device
 from omnistage.launch.failures import Failure
 from omnistage.stages.recipe.choices import Control, Prompt
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="omnistage", description="Fine-tunes omni-modal language models, one modality at a time, and measures what each stage gained."
     )
+    parser.add_argument("--version", action="version", version=f"omnistage {metadata.version('omnistage')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run a recipe's stages", description="Runs the stages of a recipe in order.")
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     _add_evaluate(commands)
+    data_commands.add(commands)
 
     schema = commands.add_parser("schema", help="print the JSON schema of a recipe, for editors")
     schema.set_defaults(command=_schema)

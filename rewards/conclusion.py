@@ -28,7 +28,8 @@ _SENTENCE_END = re.compile(r"[.!?\n]")
 def conclusion_of(thinking: str, kind: AnswerKind, options: Sequence[str]) -> str | None:
     """What the thinking concludes, in the normal form of `Record.target`; None when it states no conclusion that can be read.
 
-    Never raises, and time grows linearly with the text. Nothing is read for `AnswerKind.OPEN`.
+    Never raises, and time grows linearly with the text. Nothing is read for open answers, levels, scalars
+    and poses.
     """
     text = plain(thinking)
     match kind:
@@ -40,7 +41,7 @@ def conclusion_of(thinking: str, kind: AnswerKind, options: Sequence[str]) -> st
             return _number(words_of(text))
         case AnswerKind.YES_NO:
             return _yes_no(words_of(text))
-        case AnswerKind.OPEN:
+        case AnswerKind.OPEN | AnswerKind.LEVEL | AnswerKind.SCALAR | AnswerKind.POSE:
             return None
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
-from omnistage.data.records import AnswerKind
+from omnistage.data.records import LEVELS, AnswerKind
 from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary
 
 _TAG = re.compile(r"</?(?:think|answer)>")
@@ -71,7 +71,7 @@ def _last_block(text: str, tags: list[re.Match[str]], name: str) -> str | None:
 
 def is_well_formed(text: str) -> bool:
     """Whether the text is exactly `<think>...</think>`, `<answer>...</answer>`, neither of them empty, and white space around them."""
-    tags = list(_TAG.finditer(text))
+    tags = list(islice(_TAG.finditer(text), len(_WELL_FORMED) + 1))
     if [tag[0] for tag in tags] != _WELL_FORMED:
         return False
     inside = [text[tags[at].end() : tags[at + 1].start()] for at in (0, 2)]
@@ -95,8 +95,14 @@ def read_answer(answer: str, kind: AnswerKind, options: Sequence[str]) -> str | 
             return _number(Wording(text, ()))
         case AnswerKind.YES_NO:
             return _yes_no(Wording(text, ()))
+        case AnswerKind.LEVEL:
+            return only({word.folded for word in Wording(text, ()).words} & set(LEVELS))
+        case AnswerKind.SCALAR:
+            return _number(Wording(text, ()))
         case AnswerKind.OPEN:
             return answer.strip() or None
+        case AnswerKind.POSE:
+            return None
 
 
 def _single_choice(text: str, options: Sequence[str]) -> str | None:

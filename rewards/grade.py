@@ -9,6 +9,9 @@ from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.records import AnswerKind
 from omnistage.rewards.extract import answer_of, read_answer
 
+# Right or wrong says nothing of these: text is judged, numbers and poses are measured.
+NOT_GRADED = frozenset({AnswerKind.OPEN, AnswerKind.SCALAR, AnswerKind.POSE})
+
 
 @dataclass(frozen=True, slots=True)
 class Grade:
@@ -22,14 +25,15 @@ class Grade:
 def grade(answer_text: str | None, *, target: str, kind: AnswerKind | str, options: Sequence[str] = (), partial: bool = False) -> Grade:
     """Grade the content of an answer tag (None: there was none) against `target`.
 
-    A choice, a number (equal as decimals) and yes/no score 1 or 0. Multi-select scores 1 for exactly the right letters and, with
-    `partial`, 0.5 when no letter is wrong and at least one is right. No answer and an unreadable one score 0. Open answers are not scored.
+    A choice, a number (equal as decimals), a level and yes/no score 1 or 0. Multi-select scores 1 for exactly the right letters and, with
+    `partial`, 0.5 when no letter is wrong and at least one is right. No answer and an unreadable one score 0. Open answers,
+    scalars and poses are not scored.
     Raises `InputError` when the target itself cannot be read for its kind, for nobody could then be right.
     """
     kind = kind_of(kind)
-    if kind is AnswerKind.OPEN:
+    if kind in NOT_GRADED:
         answer = None if answer_text is None else read_answer(answer_text, kind, options)
-        return Grade(None, answer, "open answers are not graded by this grader")
+        return Grade(None, answer, f"{kind} answers are not graded by this grader")
     right = read_answer(target, kind, options)
     if right is None:
         raise InputError(f"target {target!r} is no {kind} answer" + (f" to {len(options)} options" if options else ""))

@@ -15,10 +15,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, cast
 
 from omnistage.data.errors import InputError, unknown_name
+from omnistage.data.user_code import function_of_file, function_of_module
 from omnistage.rewards import accuracy, format, reasoning
 from omnistage.rewards.calls import checked
 from omnistage.rewards.lexer import vocabulary
-from omnistage.rewards.user_code import function_of_file, function_of_module
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "accuracy": accuracy.accuracy,
@@ -89,14 +89,14 @@ def load(spec: RewardSpec) -> Reward:
 def _find(name: str) -> Any:
     place, colon, attribute = name.rpartition(":")
     if colon:
-        return function_of_file(place, attribute) if place.endswith(".py") else function_of_module(place, attribute)
+        return function_of_file(place, attribute, "reward") if place.endswith(".py") else function_of_module(place, attribute, "reward")
     if name in BUILT_IN:
         return BUILT_IN[name]
     plugins = _plugins()
     if name not in plugins:
         ways = "; your own: 'package.module:function' or 'path/file.py:function'"
         raise InputError(unknown_name("reward", name, known()) + ways)
-    return function_of_module(plugins[name].module, plugins[name].attr)
+    return function_of_module(plugins[name].module, plugins[name].attr, "reward")
 
 
 def _plugins() -> dict[str, EntryPoint]:

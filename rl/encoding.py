@@ -7,9 +7,9 @@ a clip without sound beside one with sound; computed row by row they are right i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,16 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniTh
 
 from omnistage.data import media, prompts
 from omnistage.data.errors import BlindBatchError, InputError
-from omnistage.data.records import Record
+from omnistage.data.records import MediaRef, Record
 from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of
 
+Sense = Literal["image", "video", "audio"]
+TOWER: Mapping[Sense, Part] = {"image": "vision", "video": "vision", "audio": "audio"}
+RAW: Mapping[Sense, tuple[str, str]] = {
+    "image": ("pixel_values", "image_grid_thw"),
+    "video": ("pixel_values_videos", "video_grid_thw"),
+    "audio": ("input_features", "feature_attention_mask"),
+}
 WINDOW = 400
 MOST_KEPT = 2
 
@@ -40,16 +47,17 @@ class MediaShape:
 class Encoded:
     """One prompt as the model reads it.
 
-    `ids` has T token ids; `positions` is [3, T]. `pictures` are the vision patches of all clips [patches, patch values] with
-    `grid` [clips, 3];
-    `mels` holds one [mel bins, frames] tensor per sound, without padding. `features` keeps what frozen towers made of them, by the hash of
-    the tower's weights.
+    `ids` has T token ids; `positions` is [3, T]. `pictures` are the vision patches of all videos [patches, patch values] with `grid`
+    [videos, 3], `stills` and `still_grid` those of all images; `mels` holds one [mel bins, frames] tensor per sound, without padding.
+    `features` keeps what frozen towers made of them, by sense and by the hash of the tower's weights.
     """
 
     ids: list[int]
     positions: Tensor
     pictures: Tensor | None = None
     grid: Tensor | None = None
+    stills: Tensor | None = None
+    still_grid: Tensor | None = None
     second_per_grid: Tensor | None = None
     mels: list[Tensor] = field(default_factory=list)
     audio_in_video: bool = False
@@ -63,15 +71,19 @@ class Encoded:
     @property
     def size(self) -> int:
         """Bytes of the tensors, features left out."""
-        tensors = [self.positions, *self.mels] + [t for t in (self.pictures, self.grid) if t is not None]
+        tensors = [self.positions, *self.mels] + [t for t in (self.pictures, self.grid, self.stills, self.still_grid) if t is not None]
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    def keep(self, part: Part, key: str, features: Tensor) -> None:
-        """Keep a frozen tower's features; of each tower the latest `MOST_KEPT` (a policy's and its reference's)."""
-        kept = [name for name in self.features if name.startswith(part)]
+    def has(self, sense: Sense) -> bool:
+        """Whether the prompt shows or sounds anything to a sense."""
+        return {"image": self.stills is not None, "video": self.pictures is not None, "audio": bool(self.mels)}[sense]
+
+    def keep(self, sense: Sense, key: str, features: Tensor) -> None:
+        """Keep a frozen tower's features; for each sense the latest `MOST_KEPT` (a policy's and its reference's)."""
+        kept = [name for name in self.features if name.startswith(sense)]
         for name in kept[: len(kept) + 1 - MOST_KEPT]:
             del self.features[name]
-        self.features[f"{part}/{key}"] = features
+        self.features[f"{sense}/{key}"] = features
 
 
 class Encoder:
@@ -90,16 +102,18 @@ class Encoder:
         template: str = "think_answer",
         system: str | None = None,
         cache_bytes: int = 2**30,
+        decode: Callable[[MediaRef, media.MediaLimits], media.Clip] = media.decode,
     ) -> None:
         self.processor = processor
         self.shape = shape or MediaShape()
         self.template = template
         self.system = system
+        self.decode = decode
         # Positions need the model's methods and none of its weights.
         with torch.device("meta"):
             self._rope = Qwen2_5OmniThinkerModel(config)
         self._hidden = int(config.text_config.hidden_size)
-        self._media_ids = {config.video_token_id, config.audio_token_id}
+        self._media_ids = {config.image_token_id, config.video_token_id, config.audio_token_id}
         self._cache: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._held = 0
@@ -107,7 +121,7 @@ class Encoder:
         self.misses = 0
 
     def __call__(self, record: Record) -> Encoded:
-        key = (record.media, record.question, record.options, record.kind)
+        key = (record.media, record.history, record.question, record.options, record.kind)
         if key in self._cache:
             self._cache.move_to_end(key)
             self.hits += 1
@@ -135,16 +149,20 @@ class Encoder:
             raise InputError(f"{record.source or record.id}: the processor refuses it: {error}") from error
 
     def _encode(self, record: Record) -> Encoded:
-        clips = [media.decode(ref, self.shape.limits) for ref in record.media]
+        clips = [self.decode(ref, self.shape.limits) for ref in record.media]
         messages = prompts.render(record, self.template, self.system)
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        videos = [torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips if clip.frames is not None]
+        frames = [(clip, torch.from_numpy(clip.frames).permute(0, 3, 1, 2)) for clip in clips if clip.frames is not None]
+        videos = [pictures for clip, pictures in frames if clip.fps is not None]
+        stills = [pictures[0] for clip, pictures in frames if clip.fps is None]
         sounds = [clip.sound for clip in clips if clip.sound is not None]
         slots = self._slots(clips)
         in_video = any(slot is not None for slot in slots)
         arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
         if videos:
             arguments |= {"videos": videos, "videos_kwargs": self._video_settings(clips)}
+        if stills:
+            arguments |= {"images": stills, "images_kwargs": self._pixels(self.processor.image_processor.size)}
         if sounds:
             longest = max(len(sound) for sound in sounds)
             # Silence for one analysis window behind the end gives the same frames as padding to the extractor's full window.
@@ -160,24 +178,25 @@ class Encoder:
         slots: list[int | None] = []
         video = -1
         for clip in clips:
-            if clip.frames is not None:
+            if clip.fps is not None:
                 video += 1
             if clip.sound is not None:
-                slots.append(video if clip.frames is not None else None)
+                slots.append(video if clip.fps is not None else None)
         return slots
 
     def _video_settings(self, clips: Sequence[media.Clip]) -> dict[str, Any]:
-        rates = {clip.fps for clip in clips if clip.frames is not None}
+        rates = {clip.fps for clip in clips if clip.fps is not None}
         if len(rates) > 1:
             raise InputError(f"its clips are sampled at different rates {sorted(rates, key=str)}; one rate is allowed")
         settings: dict[str, Any] = {"fps": rates.pop(), "do_sample_frames": False, "cap_pixels_per_frame": True}
-        if self.shape.min_pixels or self.shape.max_pixels:
-            default = self.processor.videos_kwargs["size"]
-            settings["size"] = {
-                "shortest_edge": self.shape.min_pixels or default["shortest_edge"],
-                "longest_edge": self.shape.max_pixels or default["longest_edge"],
-            }
-        return settings
+        return settings | self._pixels(self.processor.videos_kwargs["size"])
+
+    def _pixels(self, default: Mapping[str, int]) -> dict[str, Any]:
+        """The limits of a frame's pixels as a part of the processor takes them; nothing where they are its own."""
+        if not (self.shape.min_pixels or self.shape.max_pixels):
+            return {}
+        least, most = self.shape.min_pixels or default["shortest_edge"], self.shape.max_pixels or default["longest_edge"]
+        return {"size": {"shortest_edge": least, "longest_edge": most}}
 
     def _encoded(self, batch: Any, in_video: bool) -> Encoded:
         ids = batch["input_ids"]
@@ -190,12 +209,16 @@ class Encoder:
             lengths = masks.sum(-1)
         seconds = batch.get("video_second_per_grid")
         seconds = None if seconds is None else torch.as_tensor(np.asarray(seconds), dtype=torch.float32)
-        positions, _ = self._rope.get_rope_index(ids, None, batch.get("video_grid_thw"), torch.ones_like(ids), in_video, lengths, seconds)
+        positions, _ = self._rope.get_rope_index(
+            ids, batch.get("image_grid_thw"), batch.get("video_grid_thw"), torch.ones_like(ids), in_video, lengths, seconds
+        )
         return Encoded(
             ids=ids[0].tolist(),
             positions=positions[:, 0].long(),
             pictures=batch.get("pixel_values_videos"),
             grid=batch.get("video_grid_thw"),
+            stills=batch.get("pixel_values"),
+            still_grid=batch.get("image_grid_thw"),
             second_per_grid=seconds,
             mels=mels,
             audio_in_video=in_video,
@@ -205,10 +228,13 @@ class Encoder:
 def raw_media(rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
     """Media tensors of all rows in order, as the model's forward takes them, for towers that are trained."""
     out: dict[str, Any] = {}
-    pictures = [row.pictures for row in rows if row.pictures is not None]
-    if pictures:
-        out["pixel_values_videos"] = torch.cat(pictures).to(device)
-        out["video_grid_thw"] = torch.cat([row.grid for row in rows if row.grid is not None]).to(device)
+    for (values, sizes), patches, grids in (
+        (RAW["video"], [row.pictures for row in rows], [row.grid for row in rows]),
+        (RAW["image"], [row.stills for row in rows], [row.still_grid for row in rows]),
+    ):
+        if any(found is not None for found in patches):
+            out[values] = torch.cat([found for found in patches if found is not None]).to(device)
+            out[sizes] = torch.cat([found for found in grids if found is not None]).to(device)
     mels = [mel for row in rows for mel in row.mels]
     if mels:
         lengths = torch.tensor([mel.shape[-1] for mel in mels])
@@ -239,45 +265,46 @@ class Towers:
 
     def media(self, rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the forward for these rows, in their order."""
-        raw = [row for row in rows if row.pictures is not None or row.mels]
         out: dict[str, Any] = {}
-        if "vision" in self._hashes:
-            features = self._features(rows, "vision", device)
+        pictures: dict[str, BaseModelOutputWithPooling] = {}
+        for sense in ("image", "video"):
+            features = self._features(rows, sense, device)
             if features:
-                out["mm_encoder_outputs"] = {"video": BaseModelOutputWithPooling(pooler_output=tuple(features))}
-        if "audio" in self._hashes:
-            features = self._features(rows, "audio", device)
-            if features:
-                out["input_features"] = torch.cat(features)
-        trained = raw_media(raw, device) if len(self._hashes) < 2 else {}
-        for part, names in (("vision", ("pixel_values_videos", "video_grid_thw")), ("audio", ("input_features", "feature_attention_mask"))):
-            if part not in self._hashes:
-                out |= {name: trained[name] for name in names if name in trained}
+                pictures[sense] = BaseModelOutputWithPooling(pooler_output=tuple(features))
+        if pictures:
+            out["mm_encoder_outputs"] = pictures
+        sounds = self._features(rows, "audio", device)
+        if sounds:
+            out["input_features"] = torch.cat(sounds)
+        if len(self._hashes) < 2:
+            trained = raw_media(rows, device)
+            names = [name for sense in RAW if TOWER[sense] not in self._hashes for name in RAW[sense]]
+            out |= {name: trained[name] for name in names if name in trained}
         return out
 
-    def _features(self, rows: Sequence[Encoded], part: Part, device: torch.device) -> list[Tensor]:
-        key = self._hashes[part]
-        name = f"{part}/{key}"
-        rows = [row for row in rows if (row.pictures is not None if part == "vision" else row.mels)]
+    def _features(self, rows: Sequence[Encoded], sense: Sense, device: torch.device) -> list[Tensor]:
+        """Kept features of the rows that have the sense, or none where its tower is trained."""
+        key = self._hashes.get(TOWER[sense])
+        if key is None:
+            return []
+        rows = [row for row in rows if row.has(sense)]
         for row in rows:
-            if name not in row.features:
+            if f"{sense}/{key}" not in row.features:
                 # One row at a time: a row's features must not depend, not even in their last bits, on the rows beside it.
-                row.keep(part, key, self._encode(row, part, device))
+                row.keep(sense, key, self._encode(row, sense, device))
                 self.encoded_rows += 1
-        return [row.features[name].to(device) for row in rows]
+        return [row.features[f"{sense}/{key}"].to(device) for row in rows]
 
     @torch.no_grad()
-    def _encode(self, row: Encoded, part: Part, device: torch.device) -> Tensor:
-        """Features of one row's clips, [tokens, hidden]."""
+    def _encode(self, row: Encoded, sense: Sense, device: torch.device) -> Tensor:
+        """Features of what one row shows to one sense, [tokens, hidden]."""
         body = self.thinker.model
-        batch = raw_media([row], device)
-        if part == "vision":
-            clips = body.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True).pooler_output
-            return torch.cat(list(clips)).cpu()
-        features: Tensor = body.get_audio_features(
-            batch["input_features"], batch["feature_attention_mask"], return_dict=True
-        ).last_hidden_state
-        return features.cpu()
+        values, sizes = (raw_media([row], device)[name] for name in RAW[sense])
+        if sense == "audio":
+            heard: Tensor = body.get_audio_features(values, sizes, return_dict=True).last_hidden_state
+            return heard.cpu()
+        see = body.get_image_features if sense == "image" else body.get_video_features
+        return torch.cat(list(see(values, sizes, return_dict=True).pooler_output)).cpu()
 
 
 def check_not_blind(thinker: Qwen2_5OmniThinkerForConditionalGeneration, ids: Tensor, rows: Sequence[Encoded]) -> None:
@@ -287,11 +314,10 @@ def check_not_blind(thinker: Qwen2_5OmniThinkerForConditionalGeneration, ids: Te
         BlindBatchError: a row has placeholders and no media, so that its loss would be computed without having seen or heard the clip.
     """
     config = thinker.config
-    seen = (ids == config.video_token_id).any(1).tolist()
-    heard = (ids == config.audio_token_id).any(1).tolist()
-    for index, row in enumerate(rows):
-        for sense, present, has in (("video", seen[index], row.pictures is not None), ("audio", heard[index], bool(row.mels))):
-            if present and not has:
+    tokens: dict[Sense, int] = {"image": config.image_token_id, "video": config.video_token_id, "audio": config.audio_token_id}
+    for sense, token in tokens.items():
+        for index, (present, row) in enumerate(zip((ids == token).any(1).tolist(), rows, strict=True)):
+            if present and not row.has(sense):
                 raise BlindBatchError(f"row {index} has {sense} placeholders and no {sense} features: it would train blind")
 
 

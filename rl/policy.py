@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import AutoConfig, Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.utils.logging import disable_progress_bar
@@ -50,16 +50,27 @@ def thinker_of(model: nn.Module) -> Qwen2_5OmniThinkerForConditionalGeneration:
     return inside
 
 
+def _check_hub(path: str) -> None:
+    if path.startswith((".", "/")) or path.count("/") != 1:
+        raise InputError(f"model.path: {path!r} does not exist")
+    try:
+        kind = AutoConfig.from_pretrained(path).model_type
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"model.path: {path!r} is no folder here, and as a name on the hub it cannot be had: {reason}") from error
+    if kind not in ARCHITECTURES:
+        raise InputError(f"model.path: {path!r} is a {kind!r} model; known: {', '.join(ARCHITECTURES)}")
+
+
 def check_folder(path: str) -> None:
-    """Say in one line why a local folder is no checkpoint; a name on the hub is left to transformers.
+    """Say in one line why a folder, or a name on the hub, is no checkpoint; of the hub only the configuration is fetched.
 
     Raises:
-        InputError: the folder has no configuration, or one of another architecture.
+        InputError: it is not there, has no configuration, or one of another architecture.
     """
     folder = Path(path)
     if not folder.exists():
-        if path.startswith((".", "/")) or path.count("/") != 1:
-            raise InputError(f"model.path: {path!r} does not exist")
+        _check_hub(path)
         return
     config = folder / "config.json"
     if not config.is_file():

@@ -28,5 +28,9 @@ class ResumesWhole:
             # Adapters keep their own names, and sharded engines load their own checkpoints.
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype, use_safetensors=True)
+        # In whole precision: what is trained may be float32 beside frozen parts that are not.
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32, use_safetensors=True)
         target.load_state_dict(saved.state_dict(), strict=True)
+
+    def create_model_card(self, *arguments: Any, **named: Any) -> None:
+        """None: TRL's card would name a model that the folder does not come from."""

@@ -5,7 +5,7 @@ Replay of other stages' rows comes as whole steps: a mixed step would make ranks
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +39,21 @@ class StepSampler(Sampler[int]):
         self.repeats = repeats
         self.passes = passes
         self.seed = seed
+        self._given = 0
+        self._skipped = 0
 
     def __len__(self) -> int:
         return self.prompts * self.repeats * self.passes * self.steps
+
+    def state_dict(self) -> dict[str, int]:
+        """How many indices the last iteration has given so far; with the constructor's arguments that is the whole state."""
+        return {"given": self._given}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let the next iteration go on behind what `state` has given. Raises `ValueError` for a state of a longer stage."""
+        if not 0 <= state["given"] <= len(self):
+            raise ValueError(f"a state of {state['given']} indices for a stage of {len(self)}")
+        self._given = self._skipped = state["given"]
 
     def turns(self) -> list[int]:
         """The pool of each step."""
@@ -57,6 +69,13 @@ class StepSampler(Sampler[int]):
         return turns
 
     def __iter__(self) -> Iterator[int]:
+        skipped, self._skipped = self._skipped, 0
+        for given, index in enumerate(self._indices(), start=1):
+            self._given = given
+            if given > skipped:
+                yield index
+
+    def _indices(self) -> Iterator[int]:
         generators = [np.random.default_rng([self.seed, index]) for index in range(len(self.pools))]
         queues: list[list[int]] = [[] for _ in self.pools]
         for turn in self.turns():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft_trainer import check_demonstrations
 from omnistage.stages import files, grpo, presentation, rows, run_directory, sft, training
+from omnistage.stages.main_process import say
 from omnistage.stages.measure import evaluate, summary
 from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Synth, Training
 
@@ -69,12 +71,15 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
     _check_settings(recipe)
     if recipe.synth is None:
         _read_rows(this)
+    _note_other_presentation(recipe)
     with run_directory.held(this.folder):
         run_directory.claim(recipe, this.folder, source)
         if recipe.synth is not None:
             _render(this, recipe.synth)
             _read_rows(this)
         _start_model(this)
+        if first is not None:
+            _previous_is_there(this, names.index(first))
         chosen_stages = [only] if only else names[names.index(first) :] if first else []
         run_directory.forget_once(this.folder, {name: recipe.stage_dir(name) for name in chosen_stages})
         for index, stage in enumerate(recipe.stages):
@@ -202,17 +207,16 @@ def _stage(this: Run, index: int) -> None:
     stage = this.recipe.stages[index]
     out = this.recipe.stage_dir(stage.name)
     start = _previous_model(this, index)
-    if not files.is_whole(Path(start)) and start != this.recipe.model.path:
-        raise InputError(f"stage {stage.name!r} starts from {start}, which is not there yet; run the stage before it first")
+    _previous_is_there(this, index)
     measured = (out / "evaluation" / "scores.json").exists()
     done = measured if isinstance(stage, EvaluateStage) else files.is_whole(out / "model")
     stale = run_directory.is_stale(out, start)
     if stale and not done:
         run_directory.forget(out)
     if done and stale:
-        _say(f"stage {stage.name!r} stands on an earlier model than {start} holds now; --from {stage.name} does it again")
+        say(f"stage {stage.name!r} stands on an earlier model than {start} holds now; --from {stage.name} does it again")
+    _announce(index, stage.name, "is done" if done else f"({stage.kind})")
     if not done:
-        _announce(index, stage.name, stage.kind)
         run_directory.note_start(out, start)
     if isinstance(stage, EvaluateStage):
         if not done:
@@ -247,6 +251,24 @@ def _stage_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
 
 
+def _previous_is_there(this: Run, index: int) -> None:
+    start = _previous_model(this, index)
+    if not files.is_whole(Path(start)) and start != this.recipe.model.path:
+        name = this.recipe.stages[index].name
+        raise InputError(f"stage {name!r} starts from {start}, which is not there yet; run the stage before it first")
+
+
+def _note_other_presentation(recipe: Recipe) -> None:
+    """Say when a model was trained on clips and questions that were shown otherwise than this recipe shows them."""
+    if recipe.model.path is None or not (Path(recipe.model.path) / presentation.NAME).is_file():
+        return
+    before, now = presentation.of_checkpoint(recipe.model.path), presentation.of_recipe(recipe)
+    for name in ("prompt", "media", "system_prompt"):
+        if getattr(before, name) != getattr(now, name):
+            was, is_now = (json.dumps(shown.model_dump(mode="json")[name]) for shown in (before, now))
+            say(f"note: {recipe.model.path} was trained with {name} {was}, and this recipe has {is_now}")
+
+
 def _previous_model(this: Run, index: int) -> str:
     for earlier in reversed(this.recipe.stages[:index]):
         if isinstance(earlier, Training):
@@ -277,13 +299,8 @@ def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) ->
     _add_seconds(out, "evaluate_s", time.monotonic() - began)
 
 
-def _announce(index: int, name: str, kind: str) -> None:
-    _say(f"stage {index + 1:02d}-{name} ({kind})")
-
-
-def _say(text: str) -> None:
-    if PartialState().is_main_process:
-        print(text, flush=True)
+def _announce(index: int, name: str, what: str) -> None:
+    say(f"stage {index + 1:02d}-{name} {what}")
 
 
 def _add_seconds(out: Path, key: str, seconds: float) -> None:

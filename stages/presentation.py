@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
 from transformers import Qwen2_5OmniThinkerConfig
 
+from omnistage.data import media
 from omnistage.data.media import MediaLimits
+from omnistage.data.media_cache import MediaCache
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder, MediaShape
 from omnistage.stages import files
 from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.loading import build
 from omnistage.stages.recipe.schema import Media, Recipe, Section
+from omnistage.stages.recipe.schema import MediaCache as CacheSettings
 
 NAME = "omnistage.json"
 
 
 class Presentation(Section):
-    """Sampling of clips, wording of questions, and the system turn."""
+    """Sampling of clips, wording of questions, and the system turn; and the cache of this run, which is not saved with a model."""
 
     media: Media = Media()
     prompt: Prompt = "think_answer"
     system_prompt: str | None = None
+    cache: CacheSettings | None = Field(None, exclude=True)
 
 
 def of_recipe(recipe: Recipe) -> Presentation:
     """The recipe's own settings."""
-    return Presentation(media=recipe.media, prompt=recipe.prompt, system_prompt=recipe.model.system_prompt)
+    shown = Media(**recipe.media.model_dump(exclude={"cache"}))
+    return Presentation(media=shown, prompt=recipe.prompt, system_prompt=recipe.model.system_prompt, cache=recipe.media.cache)
 
 
 def of_checkpoint(folder: str) -> Presentation:
@@ -42,9 +48,18 @@ def save(presentation: Presentation, folder: Path) -> None:
 
 
 def encoder(presentation: Presentation, folder: str) -> Encoder:
-    """An encoder with the checkpoint's processor and these settings."""
-    given = presentation.media
+    """An encoder with the checkpoint's processor and these settings.
+
+    Raises:
+        InputError: the folder of the cache cannot be written.
+    """
+    given, kept = presentation.media, presentation.cache
     limits = MediaLimits(fps=given.fps, max_frames=given.max_frames, max_sound_s=given.max_sound_s)
-    shape = MediaShape(limits, given.min_pixels, given.max_pixels)
-    config = Qwen2_5OmniThinkerConfig.from_pretrained(folder)
-    return Encoder(policy.load_processor(folder), config, shape=shape, template=presentation.prompt, system=presentation.system_prompt)
+    return Encoder(
+        policy.load_processor(folder),
+        Qwen2_5OmniThinkerConfig.from_pretrained(folder),
+        shape=MediaShape(limits, given.min_pixels, given.max_pixels),
+        template=presentation.prompt,
+        system=presentation.system_prompt,
+        decode=MediaCache(kept.path, int(kept.max_gb * 1e9)).decode if kept else media.decode,
+    )

@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnistage.data import formats, media
+from omnistage.data import formats, media, quarantine
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.records import Record
 from omnistage.rl.sampler import Pool
+from omnistage.stages.main_process import say
 from omnistage.stages.recipe.schema import Source
 
 CONTROL_TOKEN = re.compile(r"<\|[A-Za-z0-9_]++\|>")
@@ -25,7 +26,19 @@ def read_source(source: Source) -> list[Record]:
     records = list(formats.read(source.format, source.path, media_root=root, modality=source.modality, limit=source.limit))
     if not records:
         raise InputError(f"{source.path}: holds no record")
-    return records
+    return records if source.quarantine is None else _without(source.quarantine, records, source)
+
+
+def _without(path: str, records: list[Record], source: Source) -> list[Record]:
+    """The records that are not in quarantine; how many are left out is said, not silently done."""
+    listed = quarantine.read(path)
+    listed.verify(source.path)
+    kept = listed.apply(records)
+    if not kept:
+        raise InputError(f"{source.path}: all of its {len(records)} records are in quarantine {path!r}")
+    if len(kept) < len(records):
+        say(f"{source.path}: {len(records) - len(kept)} of {len(records)} records are left out, as {path} says")
+    return kept
 
 
 def check_ids(records: Sequence[Record]) -> None:
@@ -83,7 +96,7 @@ def check_media(records: Sequence[Record]) -> None:
     checked: set[tuple[str, str]] = set()
     for record in records:
         for ref in record.media:
-            needs = [("picture" if ref.kind == "video" else "sound", ref.path)]
+            needs = [("sound" if ref.kind == "audio" else "picture", ref.path)]
             if ref.sound is not None:
                 needs.append(("sound", ref.sound))
             for stream, path in needs:

@@ -6,7 +6,7 @@ import fcntl
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from omnistage.data.errors import InputError
 from omnistage.stages import files
+from omnistage.stages.main_process import on_main
 from omnistage.stages.recipe.loading import dump
 from omnistage.stages.recipe.schema import GrpoStage, Recipe
 
@@ -36,14 +37,16 @@ def claim(recipe: Recipe, folder: Path, source: str | Path | None) -> None:
     PartialState().wait_for_everyone()
     if claimed:
         held = files.read_json(path)
-        difference = _difference(held.get("recipe", {}), wanted["recipe"])
+        difference = _difference(_without_cache(held.get("recipe", {})), _without_cache(wanted["recipe"]))
         if difference:
             raise InputError(
                 f"run_dir {str(folder)!r} holds a run of another recipe: {difference}; choose another run_dir, or remove that folder"
             )
         for name, digest in held.get("files", {}).items():
             if wanted["files"].get(name) != digest:
-                raise InputError(f"{name} has changed since run_dir {str(folder)!r} was begun; choose another run_dir")
+                raise InputError(
+                    f"{name} has changed since run_dir {str(folder)!r} was begun; choose another run_dir, or remove that folder"
+                )
         return
     versions = {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
     on_main(lambda: files.write_json(path, wanted | {"source": str(source) if source else None, "versions": versions}))
@@ -66,6 +69,11 @@ def _installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _without_cache(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Where decoded clips are kept changes nothing that a run learns, so that it may change between two starts."""
+    return recipe | {"media": {key: value for key, value in recipe.get("media", {}).items() if key != "cache"}}
 
 
 def _difference(held: Any, wanted: Any, where: str = "") -> str | None:
@@ -123,13 +131,6 @@ def forget(out: Path) -> None:
     """Remove what a stage left."""
     PartialState().wait_for_everyone()
     on_main(lambda: shutil.rmtree(out, ignore_errors=True))
-
-
-def on_main(act: Callable[[], None]) -> None:
-    """One process acts, all others wait for it."""
-    if PartialState().is_main_process:
-        act()
-    PartialState().wait_for_everyone()
 
 
 def note_start(out: Path, start: str) -> None:

@@ -32,6 +32,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from omnistage.data.errors import RecipeError, unknown_name
 from omnistage.rl import policy
 from omnistage.stages import files, presentation
+from omnistage.stages.main_process import say
 from omnistage.stages.presentation import Presentation
 from omnistage.stages.recipe.schema import GrpoStage, Launch, Model, Recipe, SftStage, Training
 
@@ -251,6 +252,8 @@ def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: P
     # It would print every step's whole log.
     trainer.remove_callback(PrinterCallback)
     checkpoint = files.newest_checkpoint(out / "checkpoints")
+    if checkpoint:
+        say(f"  going on from {checkpoint}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_model(trainer, out / "model", processor, shown)
     # Else the model that is measured next would be spread over the ranks as it is loaded, too.

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from omnistage.data.errors import RecordError
+import ijson
+
+from omnistage.data.errors import MediaError, RecordError
+from omnistage.data.media import resolve
+from omnistage.data.records import MediaRef, Modality, Record
+
+_LONGEST_LINE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,13 @@ class Fields:
             raise self.error(field, f"got {shown(value)}; allowed: {allowed}")
         return value.strip()
 
+    def name(self, field: str) -> str:
+        """The text or the whole number of a field that must be there, as text."""
+        value = self.need(field, "a string or a whole number")
+        if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+            raise self.error(field, f"got {shown(value)}; allowed: a string or a whole number")
+        return str(value).strip()
+
     def below(self, field: str) -> Fields:
         """The object that a field holds; `RecordError` when it is missing or no object."""
         value = self.need(field, "one object")
@@ -54,19 +69,127 @@ def shown(value: Any) -> str:
     name = "null" if value is None else names.get(type(value), type(value).__name__)
     if value is None or isinstance(value, dict | list):
         return name
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return f"{name} {text if len(text) <= 80 else text[:77] + '...'}"
 
 
-def load_list(path: Path) -> list[Any]:
-    """The JSON list that a file holds; `RecordError` when it is not JSON or not a list."""
+def stream_list(path: Path) -> Iterator[Any]:
+    """The entries of the one JSON list that a file holds, one at a time; `RecordError` when it is not JSON or not a list."""
+    allowed = "allowed: one JSON list of objects in UTF-8"
+    with path.open("rb") as file:
+        if file.read(3) != b"\xef\xbb\xbf":
+            file.seek(0)
+        first = _first_byte(file)
+        if first != b"[":
+            raise RecordError(f"{path.name}: {_instead_of_a_list(file, first)}; {allowed}")
+        entries = ijson.items(file, "item", use_float=True)
+        for position in count():
+            try:
+                entry = next(entries)
+            except StopIteration:
+                return
+            except (ijson.JSONError, UnicodeDecodeError) as error:
+                raise RecordError(f"{path.name}: from record {position} on: {_syntax_error(error)}; {allowed}") from error
+            yield entry
+
+
+def stream_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers (from 1) and values of a file with one JSON value a line, without empty lines; `RecordError` for a line that is none."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                line = line[3:]
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise RecordError(f"{path.name}: line {number}: {_one_line(error)}; allowed: one JSON object a line in UTF-8") from error
+
+
+def _first_byte(file: BinaryIO) -> bytes:
+    """The first byte that is no white space; the file stands before it afterwards."""
+    while (byte := file.read(1)).isspace():
+        pass
+    if byte:
+        file.seek(-1, 1)
+    return byte
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _instead_of_a_list(file: BinaryIO, first: bytes) -> str:
+    if not first:
+        return "the file is empty"
+    if first != b"{":
+        return f"the file begins with {first.decode('ascii', 'replace')!r}, not with '['"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path.name}: byte {error.start} is not UTF-8; allowed: a JSON list in UTF-8") from error
-    except json.JSONDecodeError as error:
-        problem = f"{path.name}: line {error.lineno}, column {error.colno}: {error.msg}; allowed: one JSON list"
-        raise RecordError(problem + (", not one object a line" if error.msg == "Extra data" else "")) from error
-    if not isinstance(content, list):
-        raise RecordError(f"{path.name}: the top level is {shown(content)}; allowed: a list of objects")
-    return content
+        whole = isinstance(json.loads(file.readline(_LONGEST_LINE)), dict)
+    except ValueError:
+        whole = False
+    return "the file holds one object a line" if whole and _first_byte(file) else "the top level is an object"
+
+
+def _syntax_error(error: Exception) -> str:
+    """What the JSON reader says and the text beside it; its own error is of three lines, and bytes where the file is not UTF-8."""
+    text = error.args[0] if error.args and isinstance(error, ijson.JSONError) else str(error)
+    problem, _, rest = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)).partition("\n")
+    near = rest.partition("\n")[0].strip()
+    return problem.strip().rstrip(".") + (f", near {near!r}" if near else "")
+
+
+def object_of(entry: Any, source: str, holds: str) -> Fields:
+    """The object that an entry must be; `RecordError` says what it `holds`."""
+    if not isinstance(entry, dict):
+        raise RecordError(f"{source}: it is {shown(entry)}; allowed: an object with {holds}")
+    return Fields(entry, source)
+
+
+def distinct(records: Iterable[Record], field: str = "id") -> Iterator[Record]:
+    """The records as they come; `RecordError` about `field`, which the ids are made of, when two have the same."""
+    seen: dict[str, str] = {}
+    for record in records:
+        if record.id in seen:
+            problem = f"{record.id!r} is the id of {seen[record.id]} too; allowed: an id of its own"
+            raise RecordError(f"{record.source}: {field}: {problem}")
+        seen[record.id] = record.source.rpartition(": ")[2]
+        yield record
+
+
+def media_path(fields: Fields, field: str, media_root: Path, *, folders: bool = False) -> str:
+    """The real path of the file that a field names; with `folders`, of a folder too. `MediaError` when there is none under the root."""
+    named = fields.text(field, "the path of a clip under the media root")
+    where = f"{fields.where}: {fields.prefix}{field}"
+    try:
+        path = resolve(named, media_root)
+    except MediaError as error:
+        raise MediaError(f"{where}: {error}") from error
+    if not (os.path.isfile(path) or (folders and os.path.isdir(path))):
+        what = "file or folder" if folders else "file"
+        raise MediaError(f"{where}: {named!r} is no {what} under {str(media_root)!r}; allowed: the path of a clip under the media root")
+    return path
+
+
+def media_refs(path: str, modality: Modality) -> tuple[MediaRef, ...]:
+    """One clip as a modality perceives it."""
+    match modality:
+        case Modality.TEXT:
+            return ()
+        case Modality.IMAGE:
+            return (MediaRef("image", path),)
+        case Modality.AUDIO:
+            return (MediaRef("audio", path),)
+        case Modality.VIDEO:
+            return (MediaRef("video", path),)
+        case Modality.AUDIO_VIDEO:
+            return (MediaRef("video", path, sound=path),)
+
+
+def perceived(given: Modality | None, possible: Sequence[Modality], where: str) -> Modality:
+    """The modality asked for, else the first that is `possible`; `RecordError` for one that is not."""
+    if given is not None and given not in possible:
+        raise RecordError(f"{where}: modality {str(given)!r} is asked for; allowed: {', '.join(possible)}")
+    return possible[0] if given is None else given

@@ -220,6 +220,10 @@ def evaluate_checkpoint(
     if (out / "scores.json").exists():
         raise InputError(f"{out / 'scores.json'} exists; choose another --out, or remove that folder to measure again")
     policy.quiet_libraries()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written to ({error.strerror})") from error
     policy.check_folder(checkpoint)
     records = rows.read_sources(evaluation.data)
     rows.check_media(records)

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from omnistage.data import formats
 from omnistage.data.errors import unknown_name
-from omnistage.data.formats import READERS
 from omnistage.data.records import Modality
 from omnistage.data.synth import HELD_OUT_SEED
 from omnistage.rewards import registry
@@ -113,7 +113,7 @@ class Model(Section):
 
 
 class Media(Section):
-    """How clips are decoded."""
+    """How clips are shown to the model; it travels with the model."""
 
     fps: Positive = Field(2.0, description="frames sampled per second of video")
     max_frames: Count = Field(16, description="most frames of a clip; a longer clip is sampled at a lower rate")
@@ -126,6 +126,19 @@ class Media(Section):
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels is {self.min_pixels} and max_pixels is {self.max_pixels}; min_pixels must not be larger")
         return self
+
+
+class MediaCache(Section):
+    """Decoded clips on disk, shared by ranks, stages and runs of one machine (`data/media_cache.py`)."""
+
+    path: Text = Field(description="folder of the cache; several runs may share it")
+    max_gb: Positive = Field(description="most that its entries take, in GB (1e9 bytes); those used longest ago are removed first")
+
+
+class RunMedia(Media):
+    """How this run decodes clips; what is not in `Media` does not travel with the model."""
+
+    cache: MediaCache | None = Field(None, description="keep decoded clips on disk; null: decode them again in every run")
 
 
 class Synth(Section):
@@ -172,12 +185,14 @@ class Source(Section):
     modality: Modality | None = Field(None, description="how every record of the file is perceived; null: as the format says")
     weight: Positive = Field(1.0, description="share of the steps that draw from this source, against the stage's other sources")
     limit: Count | None = Field(None, description="use only the first records of the file")
+    quarantine: Text | None = Field(None, description="file of `omnistage data check --quarantine`; its records are left out")
 
     @field_validator("format")
     @classmethod
     def format_has_a_reader(cls, name: str) -> str:
-        if name not in READERS:
-            raise ValueError(unknown_name("format", name, READERS))
+        """The user's own code is not run for this; the run loads it before the first stage."""
+        if ":" not in name and name not in formats.known():
+            raise ValueError(f"{unknown_name('format', name, formats.known())}; your own: package.module:function or path/file.py:function")
         return name
 
 
@@ -328,7 +343,7 @@ class Recipe(Section):
     run_dir: Text = Field(description="folder of the run, relative to the working directory")
     seed: CountOrZero = Field(0, description="seed of the weights that are made, of the order of records and of the sampling")
     model: Model = Field(description="the policy")
-    media: Media = Field(default=Media(), description="how clips are decoded")
+    media: RunMedia = Field(default=RunMedia(), description="how clips are decoded")
     prompt: Prompt = Field("think_answer", description="template of the question")
     synth: Synth | None = Field(None, description="render clips with known answers first")
     launch: Launch = Field(default=Launch(), description="processes and engine")

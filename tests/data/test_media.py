@@ -10,11 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from clip_files import GREY_STEP, tone, write_clip, write_wav
+from clip_files import GREY_STEP, tone, write_clip, write_image, write_wav
 from omnistage.data import media
 from omnistage.data.errors import InputError, MediaError
-from omnistage.data.media import Clip, MediaLimits, decode, frame_count, has_picture, has_sound, resolve
+from omnistage.data.media import Clip, MediaLimits, decode, frame_count, frame_files, has_picture, has_sound, resolve
 from omnistage.data.records import MediaRef
 
 
@@ -206,6 +207,64 @@ def write_song_with_cover(folder: Path) -> str:
     path = folder / "song.mp3"
     path.write_bytes(b"ID3\x03\0\0" + size + apic + (folder / "bare.mp3").read_bytes())
     return str(path)
+
+
+def write_frames(folder: Path, count: int) -> str:
+    """Flat greys as in `write_clip`, named so that their order as text is another than that of their numbers."""
+    folder.mkdir()
+    for index in range(count):
+        Image.new("RGB", (64, 48), (GREY_STEP * index,) * 3).save(folder / f"frame_{index + 1}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("count", "max_frames", "expected", "fps"),
+    [
+        (1, 16, [0, 0], 1.0),
+        (4, 16, [0, 1, 2, 3], 1.0),
+        (7, 16, [0, 1, 2, 3, 4, 5, 6, 6], 1.0),
+        (12, 13, list(range(12)), 1.0),
+        (7, 7, [0, 1, 2, 4, 5, 6], 6 / 7),
+        (12, 4, [0, 4, 7, 11], 4 / 12),
+    ],
+)
+def test_folder_of_frames_is_a_clip(tmp_path: Path, count: int, max_frames: int, expected: list[int], fps: float) -> None:
+    folder = write_frames(tmp_path / "frames", count)
+    (tmp_path / "frames" / "notes.txt").write_text("no frame")
+    (tmp_path / "frames" / ".hidden.png").touch()
+    clip = decode(MediaRef("video", folder), MediaLimits(fps=0.5, max_frames=max_frames))
+    assert (indices(clip), clip.sound) == (expected, None)
+    assert clip.fps == pytest.approx(fps)
+    assert (has_picture(folder), has_sound(folder)) == (True, False)
+
+
+def test_folder_of_frames_has_the_rate_it_is_given(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "frames", 4)
+    assert decode(MediaRef("video", folder, fps=5.0), MediaLimits()).fps == 5.0
+    blank = decode(MediaRef("video", folder, blank=frozenset({"picture"}), fps=5.0), MediaLimits())
+    assert (indices(blank), blank.fps) == ([0, 0, 0, 0], 5.0)
+    with pytest.raises(InputError, match="positive number, got 0"):
+        decode(MediaRef("video", folder, fps=0.0), MediaLimits())
+
+
+def test_folder_of_frames_that_is_no_clip(tmp_path: Path) -> None:
+    limits = MediaLimits()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MediaError, match=r"empty' is a folder without frames; allowed: .*\.png"):
+        decode(MediaRef("video", str(tmp_path / "empty")), limits)
+    assert not has_picture(str(tmp_path / "empty"))
+    with pytest.raises(MediaError, match=r"gone.* cannot be read as a folder of frames"):
+        frame_files(str(tmp_path / "gone"))
+    mixed = write_frames(tmp_path / "mixed", 3)
+    write_image(Path(mixed) / "frame_10.png", width=84, height=56)
+    with pytest.raises(MediaError, match=r"frame_10\.png' is 84x56 and the first frame is 64x48; allowed: frames of one size"):
+        decode(MediaRef("video", mixed), limits)
+    broken = write_frames(tmp_path / "broken", 2)
+    (Path(broken) / "frame_2.png").write_text("no image")
+    with pytest.raises(MediaError, match=r"frame_2\.png' cannot be read"):
+        decode(MediaRef("video", broken), limits)
+    with pytest.raises(MediaError, match="is a folder, not a clip"):
+        decode(MediaRef("audio", mixed), limits)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 GREY_STEP = 6
 
@@ -40,4 +41,11 @@ def write_wav(path: Path, channels: list[NDArray[np.float32]], rate: int = 16_00
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((np.stack(channels, axis=1) * 32767).round().astype("<i2").tobytes())
+    return str(path)
+
+
+def write_image(path: Path, seed: int = 0, width: int = 84, height: int = 56) -> str:
+    """A PNG of coarse coloured noise."""
+    blocks = np.random.default_rng(seed).integers(0, 255, (height // 28, width // 28, 3), dtype=np.uint8)
+    Image.fromarray(np.kron(blocks, np.ones((28, 28, 1), np.uint8))).save(path)
     return str(path)

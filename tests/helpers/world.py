@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from clip_files import write_image
 from omnistage.data import formats, synth
 from omnistage.data.media import MediaLimits
-from omnistage.data.records import Modality, Record
+from omnistage.data.records import MediaRef, Modality, Record
 from omnistage.rl import policy, tiny
 from omnistage.rl.encoding import Encoded, Encoder, MediaShape
 
@@ -29,11 +30,12 @@ class World:
         return list(formats.read("humansense", path, media_root=self.data, modality=Modality(modality)))
 
     def mixed(self) -> list[Record]:
-        """Two records of each modality, taken in turn, and a clip with a sound track whose sound is not heard."""
+        """Two records of each modality, taken in turn, a clip with a sound track whose sound is not heard, and an image."""
         rows = [self.records(m)[i] for i in range(2) for m in ("video", "audio", "audio_video")]
         heard = self.records("audio_video")[2]
         silent = heard.with_media(tuple(type(ref)(ref.kind, ref.path) for ref in heard.media))
-        return [*rows, silent]
+        picture = replace(rows[0], id="image", modality=Modality.IMAGE, media=(MediaRef("image", str(self.data / "image.png")),))
+        return [*rows, silent, picture]
 
     def model(self) -> Qwen2_5OmniThinkerForConditionalGeneration:
         return policy.load(str(self.checkpoint), dtype="float32")
@@ -47,6 +49,7 @@ def build(folder: Path) -> World:
     data, checkpoint = folder / "data", folder / "checkpoint"
     synth.render(data, seed=1, cold_start=8, train=8, held_out=8, wrong={}, workers=1)
     tiny.build(checkpoint, synth.corpus(), size=tiny.TinySize(layers=2, kv_heads=2, windows=True), seed=0)
+    write_image(data / "image.png")
     return World(data, checkpoint)
 
 
@@ -58,6 +61,8 @@ def reference_log_probs(
     inputs: dict[str, object] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if row.pictures is not None:
         inputs |= {"pixel_values_videos": row.pictures, "video_grid_thw": row.grid, "video_second_per_grid": row.second_per_grid}
+    if row.stills is not None:
+        inputs |= {"pixel_values": row.stills, "image_grid_thw": row.still_grid}
     if row.mels:
         (mel,) = row.mels
         inputs |= {"input_features": mel[None], "feature_attention_mask": torch.ones(1, mel.shape[-1], dtype=torch.long)}

@@ -86,7 +86,7 @@ CASES = {
     "audio_video": lambda world: world.records("audio_video")[:4],
     "mixed": lambda world: world.mixed(),
 }
-COMPLETIONS = [[11, 12, 13], [40, 41], [60, 61, 62, 63], [15], [16, 17, 18], [19, 20], [33, 34, 35]]
+COMPLETIONS = [[11, 12, 13], [40, 41], [60, 61, 62, 63], [15], [16, 17, 18], [19, 20], [33, 34, 35], [36, 37]]
 
 
 @pytest.mark.parametrize("frozen", [(), ("vision", "audio"), ("audio",)], ids=["trained", "frozen", "audio_frozen"])
@@ -114,7 +114,7 @@ def test_one_flag_for_the_batch_would_be_wrong(world: World) -> None:
     """A clip whose sound is not heard, beside one whose sound is: the model's own batch positions differ from the single row's."""
     model = world.model()
     encoder = world.encoder(model)
-    heard, silent = (encoder(record) for record in (world.records("audio_video")[2], world.mixed()[-1]))
+    heard, silent = (encoder(record) for record in (world.records("audio_video")[2], world.mixed()[-2]))
     assert heard.audio_in_video
     assert not silent.audio_in_video
     ids = torch.tensor([silent.ids])
@@ -162,6 +162,8 @@ def test_greedy_rollout_equals_transformers_own(world: World) -> None:
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if row.pictures is not None:
             inputs |= {"pixel_values_videos": row.pictures, "video_grid_thw": row.grid, "video_second_per_grid": row.second_per_grid}
+        if row.stills is not None:
+            inputs |= {"pixel_values": row.stills, "image_grid_thw": row.still_grid}
         if row.mels:
             inputs |= {
                 "input_features": row.mels[0][None],

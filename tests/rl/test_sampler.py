@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from omnistage.rl.sampler import Pool, StepSampler
 
 POOLS = [Pool(tuple(range(10)), 0.6), Pool(tuple(range(10, 14)), 0.4)]
@@ -50,3 +52,22 @@ def test_passes_repeat_the_step() -> None:
 def test_the_seed_decides() -> None:
     one, same, other = (list(StepSampler(POOLS, prompts=2, steps=9, seed=seed)) for seed in (5, 5, 6))
     assert one == same != other
+
+
+def test_a_saved_state_goes_on_where_it_stopped() -> None:
+    """Stopped inside a group, in another object of the same arguments: the rest is the rest, and the iteration after it is whole."""
+
+    def made() -> StepSampler:
+        return StepSampler([Pool(tuple(range(5)), 1.0), Pool(tuple(range(5, 9)), 2.0)], prompts=2, steps=7, repeats=3, passes=2, seed=4)
+
+    whole = list(made())
+    first = made()
+    iterator = iter(first)
+    begun = [next(iterator) for _ in range(31)]
+    second = made()
+    second.load_state_dict(first.state_dict())
+    assert begun + list(second) == whole
+    assert second.state_dict() == {"given": len(whole)}
+    assert list(second) == whole
+    with pytest.raises(ValueError, match="999 indices for a stage of 84"):
+        second.load_state_dict({"given": 999})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from omnistage.data import formats
 from omnistage.data.errors import RecipeError
 from omnistage.data.records import Modality
 from omnistage.rewards import registry
@@ -158,7 +159,7 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
         (["stages.video.kind=grop"], "stages[1] (video).kind: unknown value 'grop'; did you mean 'grpo'? known: evaluate, grpo, sft"),
         (
             ["stages.video.modality=vido"],
-            "stages[1] (video).modality: unknown value 'vido'; did you mean 'video'? known: audio, audio_video, text, video",
+            "stages[1] (video).modality: unknown value 'vido'; did you mean 'video'? known: audio, audio_video, image, text, video",
         ),
         (
             ["model.attention=spda"],
@@ -167,7 +168,8 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
         (["launch.procesess=2"], "launch: unknown key 'procesess'; did you mean 'processes'? known: engine, processes, threads"),
         (
             ["stages.start.data.0.format=humansens"],
-            "stages[0] (start).data[0].format: unknown format 'humansens'; did you mean 'humansense'? known: humansense",
+            "stages[0] (start).data[0].format: unknown format 'humansens'; did you mean 'humansense'? known: "
+            f"{', '.join(formats.known())}; your own: package.module:function or path/file.py:function",
         ),
         (
             ["stages.video.rewards.0.name=acuracy"],
@@ -341,7 +343,7 @@ def test_a_merged_key_may_be_overridden() -> None:
 def test_every_field_is_described() -> None:
     schema = recipes.json_schema()
     sections = {"Recipe": schema, **{name: part for name, part in schema["$defs"].items() if part["type"] == "object"}}
-    assert {"Recipe", "Model", "Tiny", "Lora", "Media", "Synth", "Launch", "Source", "GrpoStage", "SftStage", "EvaluateStage"} <= set(
+    assert {"Recipe", "Model", "Tiny", "Lora", "RunMedia", "Synth", "Launch", "Source", "GrpoStage", "SftStage", "EvaluateStage"} <= set(
         sections
     )
     for name, section in sections.items():

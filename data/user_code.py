@@ -15,31 +15,31 @@ from typing import Any
 from omnistage.data.errors import InputError, unknown_name
 
 
-def function_of_module(module_name: str, attribute: str) -> Any:
-    """`attribute` of an importable module; `InputError` when either is missing or the import fails."""
+def function_of_module(module_name: str, attribute: str, what: str) -> Any:
+    """`attribute` of an importable module; `what` it is goes into errors; `InputError` when either is missing or the import fails."""
     if not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"reward '{module_name}:{attribute}': {module_name!r} is neither a module nor a .py file")
+        raise InputError(f"{what} '{module_name}:{attribute}': {module_name!r} is neither a module nor a .py file")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         file = f"{module_name.replace('.', '/')}.py"
         hint = f"; for the file write '{file}:{attribute}'" if Path(file).is_file() else ""
-        raise InputError(f"reward '{module_name}:{attribute}' cannot be imported: {_one_line(error)}{hint}") from error
-    return _attribute(module, attribute, module_name)
+        raise InputError(f"{what} '{module_name}:{attribute}' cannot be imported: {_one_line(error)}{hint}") from error
+    return _attribute(module, attribute, module_name, what)
 
 
-def function_of_file(path: str, attribute: str) -> Any:
+def function_of_file(path: str, attribute: str, what: str) -> Any:
     """`attribute` of a Python file, which is run once a process and may import what lies beside it; `InputError` when it cannot."""
     file = Path(path).resolve()
     if not file.is_file():
-        raise InputError(f"reward '{path}:{attribute}': file {path!r} does not exist or is no file")
-    name = f"omnistage_reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+        raise InputError(f"{what} '{path}:{attribute}': file {path!r} does not exist or is no file")
+    name = f"omnistage_{what}_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         try:
             _run(file, name)
         except Exception as error:
-            raise InputError(f"reward '{path}:{attribute}' cannot be loaded: {_one_line(error)}") from error
-    return _attribute(sys.modules[name], attribute, path)
+            raise InputError(f"{what} '{path}:{attribute}' cannot be loaded: {_one_line(error)}") from error
+    return _attribute(sys.modules[name], attribute, path, what)
 
 
 def _run(file: Path, name: str) -> None:
@@ -71,10 +71,10 @@ def _beside(file: Path) -> Iterator[None]:
             del sys.path[places[-1]]
 
 
-def _attribute(module: ModuleType, attribute: str, place: str) -> Any:
+def _attribute(module: ModuleType, attribute: str, place: str, what: str) -> Any:
     if not hasattr(module, attribute):
         own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-        raise InputError(f"reward '{place}:{attribute}': {unknown_name('function', attribute, own)}")
+        raise InputError(f"{what} '{place}:{attribute}': {unknown_name('function', attribute, own)}")
     return getattr(module, attribute)
 
 
