@@ -7,8 +7,8 @@ Nothing here raises for any text, and time grows linearly with its length.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from itertools import islice, pairwise
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from omnistage.data.records import LEVELS, AnswerKind
@@ -54,19 +54,26 @@ def _content(content: Any) -> str:
 
 def answer_of(text: str) -> str | None:
     """The stripped content of the last `<answer>...</answer>` that holds no other tag; None when there is none: not answered."""
-    return _last_block(text, list(_TAG.finditer(text)), "answer")
+    inside = (block for block in _blocks_from_the_end(text, "answer") if "<think>" not in block and "</think>" not in block)
+    return next((block.strip() for block in inside), None)
 
 
 def thinking_of(text: str) -> str | None:
     """The stripped content of the last `<think>...</think>`; it may mention answer tags. None when there is none."""
-    return _last_block(text, [tag for tag in _TAG.finditer(text) if tag[0].endswith("think>")], "think")
+    return next((block.strip() for block in _blocks_from_the_end(text, "think")), None)
 
 
-def _last_block(text: str, tags: list[re.Match[str]], name: str) -> str | None:
-    for later, earlier in pairwise(reversed(tags)):
-        if (earlier[0], later[0]) == (f"<{name}>", f"</{name}>"):
-            return text[earlier.end() : later.start()].strip()
-    return None
+def _blocks_from_the_end(text: str, name: str) -> Iterator[str]:
+    """What stands between an opening and the next closing tag of a name, with neither of them inside; each character is looked at once
+    or twice."""
+    opening, closing = f"<{name}>", f"</{name}>"
+    before = len(text)
+    while (last := text.rfind(closing, 0, before)) >= 0:
+        start = text.rfind(opening, 0, last)
+        if start < 0:
+            return
+        yield text[start + len(opening) : text.find(closing, start)]
+        before = start
 
 
 def is_well_formed(text: str) -> bool:

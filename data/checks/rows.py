@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omnistage.data import formats
 from omnistage.data.errors import InputError
+from omnistage.data.formats.rows import Mapped
 from omnistage.data.records import Modality, Record
 
 
@@ -24,8 +25,8 @@ class Rows:
 def read(format: str, path: str, *, media_root: str | None = None, modality: Modality | None = None) -> Rows:
     """The rows of one file.
 
-    Most readers are generators, which end at their first bad row: that one is named, and `whole` is false. A reader whose iterator gives
-    further records after an error is read to its end.
+    A reader whose iterator gives further records after an error, as ours do (`formats.rows.Mapped`), is read to its end. A generator ends
+    at its first bad row: that one is named, and `whole` is false, as it is for a file whose JSON breaks off.
 
     Raises:
         InputError: the format is unknown, or the file or the media root is missing.
@@ -40,7 +41,7 @@ def read(format: str, path: str, *, media_root: str | None = None, modality: Mod
         try:
             record = next(reader)
         except StopIteration:
-            rows.whole = not failed
+            rows.whole = reader.whole if isinstance(reader, Mapped) else not failed
             return rows
         except InputError as error:
             rows.errors.append(" ".join(str(error).split()))

@@ -14,6 +14,7 @@ from typing import Any
 
 from omnistage.data.errors import InputError, RecordError, unknown_name
 from omnistage.data.formats import chatpose, conversations, gen3dhf, hisbench, humansense, instit_bench, instit_dataset, video_r1
+from omnistage.data.formats.rows import Mapped
 from omnistage.data.records import Modality, Record
 from omnistage.data.user_code import function_of_file, function_of_module
 
@@ -85,10 +86,13 @@ def read(
 
 
 def _records(reader: Reader, format: str, path: Path, root: Path, modality: Modality | None) -> Iterator[Record]:
-    for position, record in enumerate(reader(path, media_root=root, modality=modality)):
+    def checked(place: tuple[int, Any]) -> list[Record]:
+        position, record = place
         if not isinstance(record, Record):
             raise RecordError(f"{path.name}: record {position}: format {format!r} gave {type(record).__name__!r}; allowed: Record")
-        yield record
+        return [record]
+
+    return Mapped(enumerate(reader(path, media_root=root, modality=modality)), checked)
 
 
 def _plugins() -> dict[str, EntryPoint]:

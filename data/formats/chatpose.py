@@ -39,7 +39,7 @@ import numpy as np
 
 from omnistage.data.errors import MediaError, RecordError
 from omnistage.data.formats.parts import id_of, is_finite, rows_of
-from omnistage.data.formats.rows import Fields, distinct, media_path, perceived, shown
+from omnistage.data.formats.rows import Fields, Mapped, distinct, media_path, perceived, shown
 from omnistage.data.media import resolve
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 from omnistage.data.rotations import Floats, axis_angle_to_matrices, without_yaw
@@ -81,7 +81,8 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
 
 
 def _image_to_pose(path: Path, media_root: Path) -> Iterator[Record]:
-    for position, fields in rows_of(path, "image and smpl_params or ground_truth"):
+    def made(row: tuple[int, Fields]) -> Iterator[Record]:
+        position, fields = row
         image = "real_image" if fields.values.get("real_image") is not None else "image"
         file = media_path(fields, image, media_root)
         caption = fields.values.get("caption")
@@ -97,6 +98,8 @@ def _image_to_pose(path: Path, media_root: Path) -> Iterator[Record]:
             source=fields.where,
             extra=fields.others({*_ROW_FIELDS, image}),
         )
+
+    return Mapped(rows_of(path, "image and smpl_params or ground_truth"), made)
 
 
 def _image_question(fields: Fields) -> str:

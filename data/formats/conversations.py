@@ -53,7 +53,7 @@ from omnistage.data.formats.parts import (
     rows_of,
     target_of,
 )
-from omnistage.data.formats.rows import Fields, distinct, media_path, shown
+from omnistage.data.formats.rows import Fields, Mapped, distinct, media_path, shown
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 Name = TypeVar("Name", AnswerKind, Modality)
@@ -75,7 +75,12 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     `media_root`.
     """
     rows = rows_of(path, "messages, or prompt and completion")
-    return distinct(_record(fields, f"{path.stem}-{position}", media_root, modality) for position, fields in rows)
+
+    def made(row: tuple[int, Fields]) -> list[Record]:
+        position, fields = row
+        return [_record(fields, f"{path.stem}-{position}", media_root, modality)]
+
+    return distinct(Mapped(rows, made))
 
 
 def _record(fields: Fields, default_id: str, media_root: Path, modality: Modality | None) -> Record:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from omnistage.data.errors import InputError, MediaError, RecordError
-from omnistage.data.formats.rows import Fields, media_path, media_refs, object_of, perceived, shown, stream_list
+from omnistage.data.formats.rows import Fields, Mapped, media_path, media_refs, object_of, perceived, shown, stream_list
 from omnistage.data.media import resolve
 from omnistage.data.records import LEVELS, AnswerKind, Modality, Record
 
@@ -61,8 +61,12 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
 
     Raises `RecordError` for a row that does not hold what is described above and `MediaError` for a clip that is not under `media_root`.
     """
-    for row, entry in enumerate(stream_list(path)):
-        yield _record(entry, f"{path.name}: record {row}", path.stem, row, media_root, modality)
+
+    def made(place: tuple[int, Any]) -> list[Record]:
+        row, entry = place
+        return [_record(entry, f"{path.name}: record {row}", path.stem, row, media_root, modality)]
+
+    return Mapped(enumerate(stream_list(path)), made)
 
 
 def _record(entry: Any, source: str, stem: str, row: int, media_root: Path, modality: Modality | None) -> Record:

@@ -21,11 +21,12 @@ frames of PROX and seconds of all else in another. The whole clip is shown, so c
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
 
 from omnistage.data.errors import MediaError, RecordError
 from omnistage.data.formats.parts import is_finite, rows_of
-from omnistage.data.formats.rows import Fields, distinct, perceived, shown
+from omnistage.data.formats.rows import Fields, Mapped, distinct, perceived, shown
 from omnistage.data.media import resolve
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
@@ -47,9 +48,12 @@ def _records(path: Path, media_root: Path, modality: Modality) -> Iterator[Recor
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise RecordError(f"{path.name}: the folder holds no .json file; allowed: one JSON list for each task")
-    for file in files:
-        for position, fields in rows_of(file, _HOLDS):
-            yield from _turns(fields, f"{file.stem}-{position}", media_root, modality)
+
+    def made(row: tuple[str, tuple[int, Fields]]) -> Iterator[Record]:
+        stem, (position, fields) = row
+        return _turns(fields, f"{stem}-{position}", media_root, modality)
+
+    return Mapped(chain.from_iterable(zip(repeat(file.stem), rows_of(file, _HOLDS), strict=False) for file in files), made)
 
 
 def _turns(fields: Fields, default_id: str, media_root: Path, modality: Modality) -> Iterator[Record]:

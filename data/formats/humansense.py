@@ -25,7 +25,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from omnistage.data.errors import MediaError, unknown_name
-from omnistage.data.formats.rows import Fields, distinct, media_path, media_refs, object_of, shown, stream_list
+from omnistage.data.formats.rows import Fields, Mapped, distinct, media_path, media_refs, object_of, shown, stream_list
 from omnistage.data.media import streams
 from omnistage.data.records import AnswerKind, Modality, Record
 
@@ -61,10 +61,12 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     """
     # Rows about one clip stand close together, and opening it costs more than the row.
     probe = lru_cache(maxsize=PROBES_KEPT)(streams)
-    return distinct(
-        _record(entry, f"{path.name}: record {row}", f"{path.stem}-{row}", media_root, modality, probe)
-        for row, entry in enumerate(stream_list(path))
-    )
+
+    def made(place: tuple[int, Any]) -> list[Record]:
+        row, entry = place
+        return [_record(entry, f"{path.name}: record {row}", f"{path.stem}-{row}", media_root, modality, probe)]
+
+    return distinct(Mapped(enumerate(stream_list(path)), made))
 
 
 def _record(entry: Any, source: str, default_id: str, media_root: Path, modality: Modality | None, probe: _Probe) -> Record:

@@ -25,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from omnistage.data.errors import MediaError, RecordError
-from omnistage.data.formats.rows import Fields, distinct, media_path, media_refs, object_of, perceived, shown, stream_lines, stream_list
+from omnistage.data.formats.rows import (
+    Fields,
+    Mapped,
+    distinct,
+    media_path,
+    media_refs,
+    object_of,
+    perceived,
+    shown,
+    stream_lines,
+    stream_list,
+)
 from omnistage.data.media import frame_files, resolve
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
@@ -48,8 +59,12 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     missing, empty, outside `media_root`, or no image.
     """
     has_frames = frame_checker(media_root)
-    entries = (object_of(entry, source, "question_id, question and answer") for source, entry in _rows(path))
-    return distinct((_record(top, media_root, modality, has_frames) for top in entries), "question_id")
+
+    def made(place: tuple[str, Any]) -> list[Record]:
+        source, entry = place
+        return [_record(object_of(entry, source, "question_id, question and answer"), media_root, modality, has_frames)]
+
+    return distinct(Mapped(_rows(path), made), "question_id")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omnistage.data.formats.instit_bench import FrameChecker, at_rate, clip_or_frames, frame_checker
-from omnistage.data.formats.rows import Fields, media_path, media_refs, object_of, perceived, shown, stream_list
+from omnistage.data.formats.rows import Fields, Mapped, media_path, media_refs, object_of, perceived, shown, stream_list
 from omnistage.data.records import AnswerKind, Modality, Record
 
 WORDINGS: Mapping[str, tuple[str, ...]] = {
@@ -85,9 +85,13 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     that is missing, empty or outside `media_root`.
     """
     has_frames = frame_checker(media_root)
-    for row, entry in enumerate(stream_list(path)):
+
+    def made(place: tuple[int, Any]) -> Iterator[Record]:
+        row, entry = place
         top = object_of(entry, f"{path.name}: record {row}", "video_path or image_path, and captions")
-        yield from _records(top, f"{path.stem}-{row}", media_root, modality, has_frames)
+        return _records(top, f"{path.stem}-{row}", media_root, modality, has_frames)
+
+    return Mapped(enumerate(stream_list(path)), made)
 
 
 def _records(top: Fields, stem: str, media_root: Path, modality: Modality | None, has_frames: FrameChecker) -> Iterator[Record]:

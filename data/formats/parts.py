@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from omnistage.data.errors import RecordError
-from omnistage.data.formats.rows import Fields, object_of, shown, stream_lines, stream_list
+from omnistage.data.formats.rows import Fields, Mapped, object_of, shown, stream_lines, stream_list
 from omnistage.data.records import LEVELS, AnswerKind, MediaRef, Modality
 
 _LETTERED = re.compile(r"\s*\(?([A-Za-z])\s*[.):\u3001\uff0e\uff1a\uff09]\s*(.*)", re.DOTALL)
@@ -29,9 +29,12 @@ def rows_of(path: Path, holds: str) -> Iterator[tuple[int, Fields]]:
         raise RecordError(f"{path.name}: it is a folder; allowed: a file with a JSON list, or with one JSON object a line")
     lines = path.suffix.lower() == ".jsonl" or _begins_with_object(path)
     entries: Iterable[tuple[int, Any]] = stream_lines(path) if lines else enumerate(stream_list(path))
-    for position, (number, entry) in enumerate(entries):
-        where = f"{path.name}: {'line' if lines else 'record'} {number}"
-        yield position, object_of(entry, where, holds)
+
+    def made(place: tuple[int, tuple[int, Any]]) -> list[tuple[int, Fields]]:
+        position, (number, entry) = place
+        return [(position, object_of(entry, f"{path.name}: {'line' if lines else 'record'} {number}", holds))]
+
+    return Mapped(enumerate(entries), made)
 
 
 def _begins_with_object(path: Path) -> bool:

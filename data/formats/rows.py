@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import ijson
 
-from omnistage.data.errors import MediaError, RecordError
+from omnistage.data.errors import InputError, MediaError, RecordError
 from omnistage.data.media import resolve
 from omnistage.data.records import MediaRef, Modality, Record
 
 _LONGEST_LINE = 1 << 20
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
@@ -148,15 +151,46 @@ def object_of(entry: Any, source: str, holds: str) -> Fields:
     return Fields(entry, source)
 
 
+class Mapped(Iterator[Out], Generic[In, Out]):
+    """What `make` makes of each entry, in order; behind an entry that it refuses the next call goes on.
+
+    A generator would end at its first error. So a run stops at the first bad row, and the data doctor finds them all.
+    """
+
+    def __init__(self, entries: Iterable[In], make: Callable[[In], Iterable[Out]]) -> None:
+        self._entries = iter(entries)
+        self._make = make
+        self._made: deque[Out] = deque()
+        self._broke = False
+
+    def __next__(self) -> Out:
+        while not self._made:
+            try:
+                entry = next(self._entries)
+            except InputError:
+                self._broke = not isinstance(self._entries, Mapped)
+                raise
+            self._made.extend(list(self._make(entry)))
+        return self._made.popleft()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the entries themselves never failed: behind such an error (a file that breaks off, say) there are no more."""
+        return not self._broke and (self._entries.whole if isinstance(self._entries, Mapped) else True)
+
+
 def distinct(records: Iterable[Record], field: str = "id") -> Iterator[Record]:
     """The records as they come; `RecordError` about `field`, which the ids are made of, when two have the same."""
     seen: dict[str, str] = {}
-    for record in records:
+
+    def once(record: Record) -> list[Record]:
         if record.id in seen:
             problem = f"{record.id!r} is the id of {seen[record.id]} too; allowed: an id of its own"
             raise RecordError(f"{record.source}: {field}: {problem}")
         seen[record.id] = record.source.rpartition(": ")[2]
-        yield record
+        return [record]
+
+    return Mapped(records, once)
 
 
 def media_path(fields: Fields, field: str, media_root: Path, *, folders: bool = False) -> str:

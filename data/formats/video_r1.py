@@ -29,7 +29,7 @@ from pathlib import Path
 
 from omnistage.data.errors import unknown_name
 from omnistage.data.formats.parts import answer_in, id_of, modality_of, option_texts, perceived_as, rows_of, target_of
-from omnistage.data.formats.rows import Fields, distinct, media_path, shown
+from omnistage.data.formats.rows import Fields, Mapped, distinct, media_path, shown
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 KINDS = {
@@ -55,7 +55,12 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     that does not hold what is described above and `MediaError` for media that are missing or outside `media_root`.
     """
     rows = rows_of(path, "problem, problem_type, path and solution")
-    return distinct(_record(fields, f"{path.stem}-{position}", media_root, modality) for position, fields in rows)
+
+    def made(row: tuple[int, Fields]) -> list[Record]:
+        position, fields = row
+        return [_record(fields, f"{path.stem}-{position}", media_root, modality)]
+
+    return distinct(Mapped(rows, made))
 
 
 def _record(fields: Fields, default_id: str, media_root: Path, modality: Modality | None) -> Record:

@@ -141,12 +141,22 @@ def test_records_are_named_with_the_faults_of_what_they_use(check: Callable[...,
     assert found == {(name, name) for name in ("missing", "truncated", "no_frames", "no_picture", "unreadable", "over_limits")}
 
 
-def test_missing_clip_is_the_readers_error_and_the_rest_is_not_read(check: Callable[..., Report], faults: tuple[Path, Any]) -> None:
-    file = write_rows(faults[0] / "missing.json", [row("ok.mp4"), row("gone.mp4", "x?"), row("ok.mp4", "y?")])
+def test_every_missing_clip_is_found(check: Callable[..., Report], faults: tuple[Path, Any]) -> None:
+    file = write_rows(faults[0] / "missing.json", [row("ok.mp4"), row("gone.mp4", "x?"), row("ok.mp4", "y?"), row("lost.mp4", "z?")])
     report = check(file, modality=Modality.VIDEO)
+    assert [finding.code for finding in report.faults] == ["unreadable_row"] * 2
+    told = sorted(finding.message for finding in report.faults)
+    assert told[0].startswith("missing.json: record 1: video_path: 'gone.mp4' is no file")
+    assert told[1].startswith("missing.json: record 3: video_path: 'lost.mp4' is no file")
+    assert (len(report.files[0].records), report.files[0].whole) == (2, True)
+
+
+def test_a_file_that_breaks_off_is_not_read_to_its_end(check: Callable[..., Report], faults: tuple[Path, Any]) -> None:
+    file = Path(write_rows(faults[0] / "cut.json", [row("ok.mp4"), row("ok.mp4", "y?")]))
+    file.write_text(file.read_text()[:-20])
+    report = check(str(file), modality=Modality.VIDEO)
     (finding,) = report.faults
     assert finding.code == "unreadable_row"
-    assert finding.message.startswith("missing.json: record 1: video_path: 'gone.mp4' is no file")
     assert finding.message.endswith("the rows behind it were not read: mend it and check again")
     assert (len(report.files[0].records), report.files[0].whole) == (1, False)
     assert "NOT READ TO ITS END" in report.table()

@@ -78,11 +78,11 @@ def test_every_fault_is_named_and_quarantined(folder: Path) -> None:
     assert {entry.id for entry in held.entries} == {"no_sound", "silent", "one", "too_short", "second"}
 
     seen = [row(names[name], id=name) for name in ("ok", "unreadable", "truncated", "no_picture", "no_frames", "over_limits")]
-    write_rows(folder / "seen.json", [*seen, row("gone.mp4", id="gone"), row(names["ok"], id="not_read")])
+    write_rows(folder / "seen.json", [*seen, row("gone.mp4", id="gone"), row(names["ok"], "And then?", id="read_too")])
     told = report("seen.json", "--modality", "video", "--fps", "2", "--max-frames", "8")
     kinds = ("unreadable", "truncated", "no_picture", "no_frames", "over_limits")
     assert found(told) == {"unreadable_row": [], **{kind: [kind] for kind in kinds}}
-    assert told["files"] == [{"path": "seen.json", "records": 6, "unreadable_rows": 1, "whole": False}]
+    assert told["files"] == [{"path": "seen.json", "records": 7, "unreadable_rows": 1, "whole": True}]
 
     code, out, _ = check("seen.json", "--modality", "video")
     assert code == 1
