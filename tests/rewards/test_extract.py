@@ -202,5 +202,5 @@ REPEATED += ["not A or ", "A to ", "A - ", "all but B ", "more than 4 ", "4 or "
 
 @pytest.mark.parametrize("piece", REPEATED)
 def test_time_grows_linearly(piece: str) -> None:
-    """Quadratic reading of 100,000 characters takes minutes; linear reading well under a second."""
-    assert _seconds(piece * (100_000 // len(piece))) < 4
+    """Quadratic reading of 100,000 characters takes minutes; linear reading a second or two. The bound is far from both."""
+    assert _seconds(piece * (100_000 // len(piece))) < 20
