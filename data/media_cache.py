@@ -30,6 +30,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,7 @@ def _stamp(path: str) -> tuple[int, int] | None:
     return (status.st_size, status.st_mtime_ns) if os.path.isfile(path) else None
 
 
+@cache
 def _decoders() -> list[str]:
     """The decoders and their versions: another one may give other bits."""
     return [f"{name} {importlib.metadata.version(name)}" for name in ("av", "decord") if importlib.util.find_spec(name) is not None]

@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,5 +63,6 @@ def _key(job: Job, stamp: tuple[int, ...]) -> str:
     return hashlib.sha256(json.dumps(values).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+@cache
 def _decoders() -> list[str]:
     return [importlib.metadata.version(name) for name in ("av", "decord") if importlib.util.find_spec(name) is not None]
