@@ -98,8 +98,12 @@ def test_another_decoder_is_another_entry(tmp_path: Path, monkeypatch: pytest.Mo
     pytest.importorskip("decord")
     cache, ref = MediaCache(tmp_path / "cache", GB), MediaRef("video", write_clip(tmp_path / "a.mp4", 12, 4))
     cache.decode(ref, LIMITS)
-    monkeypatch.setitem(sys.modules, "decord", None)
-    cache.decode(ref, LIMITS)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "decord", None)
+        # Which decoders there are is looked up once a process.
+        media_cache._decoders.cache_clear()
+        cache.decode(ref, LIMITS)
+    media_cache._decoders.cache_clear()
     assert (cache.hits, cache.misses) == (0, 2)
 
 
