@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -191,6 +193,14 @@ def _lost_share(path: str) -> float:
         raise MediaError(f"{path!r} cannot be read: {error.strerror}") from error
 
 
+def _decoded(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Any]:
+    """The frames of one stream, in order."""
+    for packet in container.demux(stream):
+        # Ogg files may open with thousands of empty packets, which decoders refuse; the empty one without a time ends the stream.
+        if packet.size or packet.pts is None:
+            yield from packet.decode()
+
+
 def _picture_stream(container: InputContainer) -> VideoStream | None:
     streams = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(streams, None)
@@ -258,7 +268,7 @@ def _frames_pyav(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], flo
     with _opened(path) as container:
         stream = _picture_stream(container)
         assert stream is not None
-        for seen, frame in enumerate(container.decode(stream), start=1):
+        for seen, frame in enumerate(_decoded(container, stream), start=1):
             if seen - 1 in wanted:
                 # A clip may change its size half way; all frames get the size that the stream names.
                 rgb = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
@@ -311,7 +321,7 @@ def _samples(path: str, most: int) -> NDArray[np.float32]:
 def _resampled(container: InputContainer, path: str) -> Iterator[NDArray[np.float32]]:
     # Channels side by side, not in planes: PyAV ends the process at the eighth plane.
     resampler = av.AudioResampler(format="flt", rate=SOUND_RATE_HZ)
-    frames: Iterator[av.AudioFrame | None] = chain(container.decode(container.streams.audio[0]), [None])
+    frames: Iterator[av.AudioFrame | None] = chain(_decoded(container, container.streams.audio[0]), [None])
     for position, frame in enumerate(frames):
         if frame is None and position == 0:
             return

@@ -40,7 +40,8 @@ AUDIO_TASKS = frozenset({"Fraud_Recognition", "Psychological_Chat"})
 SOUND_TASKS = frozenset(
     {"Rapport_Recognition", "Emo_Strategy", "Talkingperson_Recognition", "Familiarity_Recognition", "Relation_Recognition"}
 )
-AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus", ".wma"})
+# Not .ogg: it may hold a picture.
+AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".flac", ".m4a", ".aac", ".opus", ".wma"})
 MIN_OPTIONS, MAX_OPTIONS = 2, 10
 PROBES_KEPT = 1024
 
