@@ -76,7 +76,7 @@ class Clip:
 
 
 def decode(ref: MediaRef, limits: MediaLimits) -> Clip:
-    """The frames and the sound of one clip; `ref.blank` turns either into zeros of the same shape.
+    """The frames and the sound of one clip, altered as `ref` says.
 
     A video may be a folder of images: then each image is a frame, `ref.fps` of them a second (one where it is not given), and all are
     taken up to `limits.max_frames` (an odd last one twice), whatever `limits.fps` says.
@@ -86,11 +86,21 @@ def decode(ref: MediaRef, limits: MediaLimits) -> Clip:
     frames, fps = _picture(ref, limits)
     sound_path = ref.path if ref.kind == "audio" else ref.sound
     sound = _sound(sound_path, limits.max_sound_s) if sound_path is not None else None
+    return altered(Clip(frames=frames, fps=fps, sound=sound), ref)
+
+
+def altered(clip: Clip, ref: MediaRef) -> Clip:
+    """A decoded clip as `ref` wants it: senses that are `blank` are zeros of the same shape, `shuffle` puts frames in another order."""
+    frames, sound = clip.frames, clip.sound
     if frames is not None and "picture" in ref.blank:
         frames = np.zeros_like(frames)
+    if frames is not None and ref.shuffle is not None:
+        order = np.random.default_rng(ref.shuffle).permutation(len(frames))
+        # Few frames may come out in their own order.
+        frames = frames[np.roll(order, 1) if (order == np.arange(len(frames))).all() else order]
     if sound is not None and "sound" in ref.blank:
         sound = np.zeros_like(sound)
-    return Clip(frames=frames, fps=fps, sound=sound)
+    return Clip(frames=frames, fps=clip.fps, sound=sound)
 
 
 def _picture(ref: MediaRef, limits: MediaLimits) -> tuple[NDArray[np.uint8] | None, float | None]:

@@ -29,7 +29,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,15 +81,11 @@ class MediaCache:
         sound: NDArray[np.float32] | None = None
         if ref.kind != "audio":
             how: list[Any] = [limits.fps, limits.max_frames] if ref.kind == "video" else []
-            frames, fps = self._part(replace(ref, sound=None, blank=frozenset()), limits, how)
+            frames, fps = self._part(MediaRef(ref.kind, ref.path, fps=ref.fps), limits, how)
         sound_path = ref.path if ref.kind == "audio" else ref.sound
         if sound_path is not None:
             sound, _ = self._part(MediaRef("audio", sound_path), limits, [limits.max_sound_s])
-        if frames is not None and "picture" in ref.blank:
-            frames = np.zeros_like(frames)
-        if sound is not None and "sound" in ref.blank:
-            sound = np.zeros_like(sound)
-        return Clip(frames=frames, fps=fps, sound=sound)
+        return media.altered(Clip(frames=frames, fps=fps, sound=sound), ref)
 
     def digest(self, path: str) -> str | None:
         """SHA-256 of the file, remembered by path, size and time of change; `None` for what is no file that can be read."""

@@ -42,9 +42,9 @@ class MediaRef:
     """One clip as the policy perceives it.
 
     `kind` says which sense starts from `path`; an image is one still frame. A video is heard only when `sound` names the file that its
-    sound is read from (usually `path` itself; another file swaps the sound and keeps the picture). `blank` replaces what was decoded by a
-    black picture or by silence of the same size, for control measurements. `fps` is the rate of a video that is a folder of images
-    (None: one a second); files of clips have their own.
+    sound is read from (usually `path` itself; another file swaps the sound and keeps the picture). For controls, `blank` replaces what was
+    decoded by a black picture or by silence of the same size, and `shuffle` (a seed) puts the frames in another order. `fps` is the rate of
+    a video that is a folder of images (None: one a second); files of clips have their own.
     """
 
     kind: Literal["image", "video", "audio"]
@@ -52,6 +52,7 @@ class MediaRef:
     sound: str | None = None
     blank: frozenset[Literal["picture", "sound"]] = frozenset()
     fps: float | None = None
+    shuffle: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,48 +1,141 @@
 """Calls a reward function and lets nothing but one finite number or None a completion come out of it.
 
-A reward that fails stops the run and says so: made into a zero, the failure would change what is learned, and nobody would see it.
+A reward that fails stops the run and says which reward and which record: made into a zero, the failure would change what is learned, and
+nobody would see it. With `on_error: mask` the completions that it fails on are not scored, and counted.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from omnistage.data.errors import OmnistageError, RewardError
+from omnistage.data.errors import InputError, OmnistageError, RewardError
+from omnistage.rewards.base import About
+
+OnError = Literal["stop", "mask"]
+Values = list[float | None]
+T = TypeVar("T")
 
 _MOST_NAMED = 5
 
 
-def checked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How one reward is called: for which rows (`only`: a column's name and the values that it may have), and what a failure does."""
+
+    name: str
+    about: About = field(default_factory=About)
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    on_error: OnError = "stop"
+
+
+def checked(function: Callable[..., Any], call: Call) -> Callable[..., Any]:
     """`function` as a TRL reward that raises `RewardError` naming the reward and the record; a coroutine function when `function` is async.
 
     The function gets the columns that it has parameters for, or all of them when it takes `**columns`. `InputError` passes unchanged.
     """
     wanted = _wanted(function)
 
-    async def awaited(completions: Any, **columns: Any) -> list[float | None]:
-        try:
-            values = await function(completions=completions, **_kept(columns, wanted))
-        except OmnistageError:
-            raise
-        except Exception as error:
-            raise _failure(name, columns, error) from error
-        return _values(values, len(completions), name, columns)
+    async def awaited(completions: Any, **columns: Any) -> Values:
+        return await _scored(function, wanted, call, completions, columns)
 
-    def called(completions: Any, **columns: Any) -> list[float | None]:
-        try:
-            values = function(completions=completions, **_kept(columns, wanted))
-        except OmnistageError:
-            raise
-        except Exception as error:
-            raise _failure(name, columns, error) from error
-        return _values(values, len(completions), name, columns)
+    def called(completions: Any, **columns: Any) -> Values:
+        return _at_once(_scored(function, wanted, call, completions, columns))
 
     # In Python 3.11 only a real function can be a coroutine function, and that is how callers tell what to await.
     return awaited if _is_async(function) else called
+
+
+async def _scored(
+    function: Callable[..., Any], wanted: frozenset[str] | None, call: Call, completions: Sequence[Any], columns: dict[str, Any]
+) -> Values:
+    async def on(rows: Sequence[int]) -> Values:
+        some = _of_rows({"completions": completions} | columns, rows, len(completions))
+        kept = {name: column for name, column in some.items() if wanted is None or name in wanted}
+        values = function(**kept)
+        if inspect.isawaitable(values):
+            values = await values
+        return _values(values, len(rows), call, some)
+
+    chosen = _chosen(call.only, columns, len(completions))
+    failed: list[int] = []
+    try:
+        values = await on(chosen) if chosen else []
+    # An OmnistageError that is no RewardError, an unreadable target say, is not the function's failure.
+    except Exception as error:
+        if isinstance(error, OmnistageError) and not isinstance(error, RewardError):
+            raise
+        failed = await _fails_on(on, chosen)
+        if call.on_error == "stop":
+            raise error if isinstance(error, RewardError) else _failure(call.name, columns, failed, error) from error
+        chosen = [row for row in chosen if row not in set(failed)]
+        values = await on(chosen) if chosen else []
+    if call.on_error == "mask" and "log_metric" in columns:
+        columns["log_metric"](f"rewards/{call.name}/failed", len(failed) / max(1, len(completions)))
+    spread: Values = [None] * len(completions)
+    for row, value in zip(chosen, values, strict=True):
+        spread[row] = value
+    return spread
+
+
+async def _fails_on(on: Callable[[Sequence[int]], Coroutine[Any, Any, Values]], rows: Sequence[int]) -> list[int]:
+    """The rows that a reward fails on alone; all of them where it fails on none alone."""
+    failed = []
+    for row in rows:
+        try:
+            await on([row])
+        except Exception as error:
+            if isinstance(error, InputError):
+                raise
+            failed.append(row)
+    return failed or list(rows)
+
+
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise RewardError("a reward that is not async waits for something; write it as `async def`")
+
+
+def _chosen(only: Mapping[str, frozenset[str]], columns: Mapping[str, Any], count: int) -> list[int]:
+    missing = [name for name in only if name not in columns]
+    if missing:
+        raise RewardError(f"a reward is for some values of {missing[0]!r} only, and the rows have no such column")
+    return [row for row in range(count) if all(str(columns[name][row]) in allowed for name, allowed in only.items())]
+
+
+def _of_rows(columns: Mapping[str, Any], rows: Sequence[int], count: int) -> dict[str, Any]:
+    """The columns of some rows; what is not one value a row (TRL's state, its loggers) stays."""
+    if len(rows) == count:
+        return dict(columns)
+    some: dict[str, Any] = {}
+    for name, column in columns.items():
+        is_column = isinstance(column, Sequence) and not isinstance(column, str) and len(column) == count
+        some[name] = [column[row] for row in rows] if is_column else column
+    if "log_extra" in columns:
+        some["log_extra"] = _log_all_rows(columns["log_extra"], rows, count)
+    return some
+
+
+def _log_all_rows(log_extra: Callable[[str, list[Any]], None], rows: Sequence[int], count: int) -> Callable[[str, list[Any]], None]:
+    """TRL wants a value a completion of the whole batch: None for those that the reward was not called for."""
+
+    def log(column: str, values: list[Any]) -> None:
+        whole: list[Any] = [None] * count
+        for row, value in zip(rows, values, strict=True):
+            whole[row] = value
+        log_extra(column, whole)
+
+    return log
 
 
 def _is_async(function: Any) -> bool:
@@ -57,18 +150,19 @@ def _wanted(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(parameters)
 
 
-def _kept(columns: dict[str, Any], wanted: frozenset[str] | None) -> dict[str, Any]:
-    return columns if wanted is None else {name: column for name, column in columns.items() if name in wanted}
-
-
-def _values(values: Any, count: int, name: str, columns: dict[str, Any]) -> list[float | None]:
+def _values(values: Any, count: int, call: Call, columns: dict[str, Any]) -> Values:
+    name, low, high = call.name, call.about.low, call.about.high
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise RewardError(f"reward {name!r} returned {type(values).__name__}; must return a list of numbers or None, one a completion")
     if len(values) != count:
         raise RewardError(f"reward {name!r} returned {len(values)} values for {count} completions")
     for row, value in enumerate(values):
-        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+        if value is None:
+            continue
+        if not (isinstance(value, Real) and math.isfinite(value)):
             raise RewardError(f"reward {name!r}{_row(columns, row)} returned {value!r}; must be a finite number, or None for not scored")
+        if not low <= float(value) <= high:
+            raise RewardError(f"reward {name!r}{_row(columns, row)} returned {value!r}; its range is {low:g} to {high:g}")
     return [None if value is None else float(value) for value in values]
 
 
@@ -77,8 +171,9 @@ def _row(columns: dict[str, Any], row: int) -> str:
     return f", record {ids[row]!r}," if isinstance(ids, Sequence) and row < len(ids) else f", row {row},"
 
 
-def _failure(name: str, columns: dict[str, Any], error: Exception) -> RewardError:
-    ids = list(dict.fromkeys(columns.get("record_id") or ()))
-    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
-    where = f" on records {', '.join(map(repr, ids[:_MOST_NAMED]))}{more}" if ids else ""
+def _failure(name: str, columns: dict[str, Any], rows: Sequence[int], error: Exception) -> RewardError:
+    ids = columns.get("record_id")
+    named = list(dict.fromkeys(ids[row] for row in rows)) if ids else []
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    where = f" on records {', '.join(map(repr, named[:_MOST_NAMED]))}{more}" if named else ""
     return RewardError(f"reward {name!r} failed{where}: {type(error).__name__}: {error}")

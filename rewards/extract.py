@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from omnistage.data.records import LEVELS, AnswerKind
 from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary
@@ -54,16 +54,32 @@ def _content(content: Any) -> str:
 
 def answer_of(text: str) -> str | None:
     """The stripped content of the last `<answer>...</answer>` that holds no other tag; None when there is none: not answered."""
-    inside = (block for block in _blocks_from_the_end(text, "answer") if "<think>" not in block and "</think>" not in block)
-    return next((block.strip() for block in inside), None)
+    place = _answer_place(text)
+    return None if place is None else text[place].strip()
 
 
 def thinking_of(text: str) -> str | None:
     """The stripped content of the last `<think>...</think>`; it may mention answer tags. None when there is none."""
-    return next((block.strip() for block in _blocks_from_the_end(text, "think")), None)
+    place = _thinking_place(text)
+    return None if place is None else text[place].strip()
 
 
-def _blocks_from_the_end(text: str, name: str) -> Iterator[str]:
+def segment_of(text: str, segment: Literal["think", "answer"]) -> tuple[int, int] | None:
+    """First character and end of what `thinking_of` or `answer_of` reads, its two tags included; None when there is none."""
+    place = _thinking_place(text) if segment == "think" else _answer_place(text)
+    return None if place is None else (place.start - len(f"<{segment}>"), place.stop + len(f"</{segment}>"))
+
+
+def _answer_place(text: str) -> slice | None:
+    places = _blocks_from_the_end(text, "answer")
+    return next((place for place in places if "<think>" not in text[place] and "</think>" not in text[place]), None)
+
+
+def _thinking_place(text: str) -> slice | None:
+    return next(_blocks_from_the_end(text, "think"), None)
+
+
+def _blocks_from_the_end(text: str, name: str) -> Iterator[slice]:
     """What stands between an opening and the next closing tag of a name, with neither of them inside; each character is looked at once
     or twice."""
     opening, closing = f"<{name}>", f"</{name}>"
@@ -72,7 +88,7 @@ def _blocks_from_the_end(text: str, name: str) -> Iterator[str]:
         start = text.rfind(opening, 0, last)
         if start < 0:
             return
-        yield text[start + len(opening) : text.find(closing, start)]
+        yield slice(start + len(opening), text.find(closing, start))
         before = start
 
 

@@ -7,18 +7,21 @@ What `load` returns is one too, with its results checked: TRL would take a NaN f
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, cast
 
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.user_code import function_of_file, function_of_module
 from omnistage.rewards import accuracy, format, reasoning
-from omnistage.rewards.calls import checked
-from omnistage.rewards.lexer import vocabulary
+from omnistage.rewards.base import COLUMNS, Segment, about, marked
+from omnistage.rewards.calls import Call, OnError, checked
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "accuracy": accuracy.accuracy,
@@ -26,23 +29,27 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "reasoning": reasoning.reasoning,
 }
 ENTRY_POINTS = "omnistage.rewards"
-# What a reward is called with: TRL's own arguments, and the columns of the training rows.
-COLUMNS = vocabulary(
-    "prompts completions completion_ids trainer_state log_extra log_metric environments record_id target kind options task modality media"
-)
 
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """One reward as a recipe names it; `weight` is its factor in the sum, `config` its own settings."""
+    """One reward as a recipe names it.
+
+    `weight` is its factor in the sum, `config` its own settings, `only` names columns and the values that a row must have to be scored,
+    `label` the name that it is logged under, `segment` the part of the completion whose tokens it concerns.
+    """
 
     name: str
     weight: float = 1.0
     config: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    on_error: OnError = "stop"
+    label: str | None = None
+    segment: Segment | None = None
 
 
 class Reward(Protocol):
-    """A TRL reward function that knows its full name and its weight. `__name__` is the short name that TRL logs it under."""
+    """A TRL reward function that knows its full name and its weight (and what `about` tells). TRL logs it under `__name__`."""
 
     name: str
     weight: float
@@ -77,13 +84,20 @@ def load(spec: RewardSpec) -> Reward:
     found = _find(spec.name)
     if not callable(found):
         raise InputError(f"reward {spec.name!r} is {type(found).__name__!r}, not a function or a class")
+    said = about(found)
+    said = replace(said, segment=spec.segment or said.segment)
+    spec = replace(spec, config={**said.config, **spec.config})
     function = _configured(spec, found)
-    if not any(p.name == "completions" or p.kind is p.VAR_KEYWORD for p in _parameters(spec, function)):
+    if not _takes_completions(spec, function):
         raise InputError(f"reward {spec.name!r} takes no completions; write it as f(completions, **columns) -> list[float | None]")
-    short = spec.name.rpartition(":")[2]
-    reward = cast(Reward, checked(function, short))
-    reward.name, reward.weight, reward.__name__ = spec.name, spec.weight, short
+    label = spec.label or said.name or spec.name.rpartition(":")[2]
+    reward = cast(Reward, marked(checked(function, Call(label, said, spec.only, spec.on_error)), said))
+    reward.name, reward.weight, reward.__name__ = spec.name, spec.weight, label
     return reward
+
+
+def _takes_completions(spec: RewardSpec, function: Callable[..., Any]) -> bool:
+    return any(p.name in ("completions", "completion_ids") or p.kind is p.VAR_KEYWORD for p in _parameters(spec, function))
 
 
 def _find(name: str) -> Any:
@@ -104,36 +118,70 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _configured(spec: RewardSpec, found: Callable[..., Any]) -> Callable[..., Any]:
-    """The callable with its settings bound: a class is built with them, a function gets them as keyword arguments."""
-    columns = frozenset() if inspect.isclass(found) else COLUMNS
-    _check_settings(spec, found, columns)
-    if not inspect.isclass(found):
-        return partial(found, **spec.config) if spec.config else found
+    """The callable with its settings bound.
+
+    A class is built with them, a function gets them as keyword arguments, and a function that takes no column at all makes the reward
+    of them (TRL's `get_...` do).
+    """
+    makes = inspect.isclass(found) or not _takes_columns(spec, found)
+    settings = _settings(spec, found, frozenset() if makes else COLUMNS)
+    if not makes:
+        return partial(found, **settings) if settings else found
     try:
-        instance = found(**spec.config)
+        made = found(**settings)
+    except InputError as error:
+        raise InputError(f"reward {spec.name!r}: {error}") from error
     except Exception as error:
         raise InputError(f"reward {spec.name!r} cannot be built: {type(error).__name__}: {error}") from error
-    if not callable(instance):
+    if callable(made):
+        return cast(Callable[..., Any], made)
+    if inspect.isclass(found):
         raise InputError(f"reward {spec.name!r}: objects of the class cannot be called; it needs a __call__(completions, **columns)")
-    return cast(Callable[..., Any], instance)
+    raise InputError(f"reward {spec.name!r} takes no completions; write it as f(completions, **columns) -> list[float | None]")
 
 
-def _check_settings(spec: RewardSpec, found: Callable[..., Any], columns: frozenset[str]) -> None:
-    """A setting must be a parameter of its own name: `**columns` takes every column and would hide a misspelt setting."""
+def _takes_columns(spec: RewardSpec, function: Callable[..., Any]) -> bool:
+    return any(p.name in COLUMNS or p.kind is p.VAR_KEYWORD for p in _parameters(spec, function))
+
+
+def _settings(spec: RewardSpec, found: Callable[..., Any], columns: frozenset[str]) -> dict[str, Any]:
+    """The settings as their parameters want them.
+
+    A setting must be a parameter of its own name: `**columns` takes every column and would hide a misspelt setting.
+    """
     named = [p for p in _parameters(spec, found) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     settings = {p.name: p for p in named if p.name not in columns}
-    for key in spec.config:
+    typed: dict[str, Any] = {}
+    for key, value in spec.config.items():
         if key not in settings:
             allowed = unknown_name("setting", key, settings) if settings else f"unknown setting {key!r}; it has no settings"
             raise InputError(f"reward {spec.name!r}: {allowed}")
+        typed[key] = _typed(spec.name, key, value, settings[key].annotation)
     missing = [name for name, p in settings.items() if p.default is p.empty and name not in spec.config]
     if missing:
         also = f", and it is none of the columns: {', '.join(sorted(columns))}" if columns else ""
         raise InputError(f"reward {spec.name!r}: setting {missing[0]!r} has no default and is not given{also}")
+    return typed
+
+
+def _typed(name: str, key: str, value: Any, annotation: Any) -> Any:
+    """A setting as the type that its parameter is annotated with, where that can be told."""
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return value
+    try:
+        return TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
+    except (PydanticUserError, TypeError):
+        return value
+    except ValidationError as error:
+        wrong = error.errors()[0]["msg"]
+        raise InputError(f"reward {name!r}: setting {key!r} is {value!r}: {wrong[0].lower()}{wrong[1:]}") from error
 
 
 def _parameters(spec: RewardSpec, function: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
+        return list(inspect.signature(function, eval_str=True).parameters.values())
+    except NameError:
+        # Annotations that only a type checker can follow.
         return list(inspect.signature(function).parameters.values())
     except ValueError as error:
         raise InputError(f"reward {spec.name!r} does not say which arguments it takes; write it as a Python function") from error

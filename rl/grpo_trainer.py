@@ -11,52 +11,53 @@ logging, distribution and checkpoints are TRL's; nothing of them is copied. What
 - the same media and the same positions go into rollout, old, reference and policy passes; stock TRL drops video and sound after
   the rollout; - a batch that would be scored without its media raises `BlindBatchError`;
 - media tokens are never sampled, prompts are never cut;
-- a step holds one modality (`StepSampler`).
+- a step holds one modality (`StepSampler`);
+- a reward may concern the thinking or the answer alone (`credit`), and each reward is logged by modality and by task;
+- every completion can be recorded with its rewards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import nanstd
 
 from omnistage.data import prompts
 from omnistage.data.records import Record
-from omnistage.rl import rollout
+from omnistage.rewards import base
+from omnistage.rewards.extract import text_of
+from omnistage.rl import credit, reward_metrics, rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
 from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens, thinker_of
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
 
+# Called on the main process with each step's number and its completions, one row each.
+Recorder = Callable[[int, list[dict[str, Any]]], None]
+
 
 def rows_of(records: Sequence[Record], template: str, system: str | None) -> list[dict[str, Any]]:
     """Training rows: the prompt as messages (with paths, never tensors) and the columns that rewards receive."""
-    return [
-        {
-            "prompt": prompts.render(record, template, system),
-            "record_id": record.id,
-            "target": record.target,
-            "kind": str(record.kind),
-            "options": list(record.options),
-            "task": record.task,
-            "modality": str(record.modality),
-            "media": [ref.path for ref in record.media],
-        }
-        for record in records
-    ]
+    return [{"prompt": prompts.render(record, template, system)} | base.columns_of(record) for record in records]
 
 
 class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
     """TRL's trainer for a Qwen2.5-Omni thinker.
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
-    names the folder of the KL reference where `args.beta` is above zero (None: the folder that the policy was loaded from).
+    names the folder of the KL reference where `args.beta` is above zero (None: the folder that the policy was loaded from). `recorder`
+    gets all completions of a step: the columns of the row, `prompt`, `completion`, `reward/NAME` (None: not scored), `advantage` of the
+    whole completion and `advantage/SEGMENT` of its segments.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         pools: Sequence[Pool],
         encoder: Encoder,
         reference: str | None = None,
+        recorder: Recorder | None = None,
         **kwargs: Any,
     ) -> None:
         from datasets import Dataset
@@ -78,7 +80,12 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             raise ValueError("two records share an id")
         self.pools = list(pools)
         self.encoder = encoder
+        self.recorder = recorder
         self._rows: list[Encoded] = []
+        abouts = [base.about(function) for function in reward_funcs]
+        self._needs_shuffled = any("shuffled" in about.needs for about in abouts)
+        self._segments = {s: [at for at, about in enumerate(abouts) if about.segment == s] for s in base.SEGMENTS}
+        self._values = torch.empty(0, len(reward_funcs))
         args.remove_unused_columns = False
         args.generation_kwargs = {"suppress_tokens": forbidden_tokens(encoder.processor)} | (args.generation_kwargs or {})
         # TRL loads the reference from wherever the policy's configuration says that it came from.
@@ -96,6 +103,8 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             )
         finally:
             config._name_or_path = origin
+        if len(set(self.reward_func_names)) != len(self.reward_func_names):
+            raise ValueError(f"two rewards share a name: {', '.join(self.reward_func_names)}")
         self._check_batching()
         self._towers: dict[int, Towers] = {}
         if self.ref_model is not None:
@@ -130,8 +139,13 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = [self.encoder(self.records[row["record_id"]]) for row in inputs]
+        if self._needs_shuffled:
+            inputs = [row | {"shuffled": texts} for row, texts in zip(inputs, self._shuffled(inputs), strict=True)]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         output["encoded"] = self._rows
+        by_segment = self._segment_advantages()
+        output["advantages"] = self._with_segments(output, by_segment)
+        self._record(inputs, by_segment)
         return output
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -145,6 +159,10 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         group_heads = self._rows[::num_generations]
         if any(row is not group_heads[index // num_generations] for index, row in enumerate(self._rows)):
             raise RuntimeError(f"the rows of a group of {num_generations} do not stand together")
+        return self._sample(group_heads, num_generations), None
+
+    def _sample(self, heads: Sequence[Encoded], num_generations: int) -> list[list[int]]:
+        """Token ids of completions, group after group, each cut behind its end token."""
         with (
             profiling_context(self, "rollout"),
             unwrap_model_for_generation(
@@ -159,12 +177,96 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             completions = rollout.generate(
                 thinker_of(model),
                 self.towers(model),
-                group_heads,
+                heads,
                 num_generations=num_generations,
                 pad_id=self._tokenizer.pad_token_id,
                 generation_config=self.generation_config,
             )
-        return rollout.until_end(completions, self.eos_token_ids), None
+        return rollout.until_end(completions, self.eos_token_ids)
+
+    def _shuffled(self, inputs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+        """For each row, texts of half a group's completions of its prompt with the frames out of order; none where no picture moves."""
+        heads = [self.records[row["record_id"]] for row in inputs[:: self.num_generations]]
+        # A step holds one modality, so all ranks sample or none does.
+        if not any(ref.kind == "video" for record in heads for ref in record.media):
+            return [[] for _ in inputs]
+        shuffled = [
+            head.with_media(tuple(replace(ref, shuffle=self.args.seed) if ref.kind == "video" else ref for ref in head.media))
+            for head in heads
+        ]
+        count = max(1, self.num_generations // 2)
+        texts = [self._decoded(ids) for ids in self._sample([self.encoder(record) for record in shuffled], count)]
+        groups = [texts[at * count : (at + 1) * count] for at in range(len(heads))]
+        return [groups[at // self.num_generations] for at in range(len(inputs))]
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    # Rewards: what they were, and which tokens they concern.
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        """Rewards [N, F] of all processes' completions as TRL sums them: those for a segment are NaN, not scored, there."""
+        self._values = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        columns = {name: gather_object([row[name] for row in inputs]) for name in reward_metrics.SPLITS}
+        for name, value in reward_metrics.metrics(self.reward_func_names, self._values, columns).items():
+            self._metrics["train"][name].append(value)
+        of_segments = sorted(at for columns in self._segments.values() for at in columns)
+        for at in of_segments:
+            name, values = self.reward_func_names[at], self._values[:, at]
+            # TRL logs NaN for it, which it leaves out of the averages.
+            self._metrics["train"][f"rewards/{name}/mean"].append(float(values.nanmean()))
+            self._metrics["train"][f"rewards/{name}/std"].append(float(nanstd(values)))
+        whole = self._values.clone()
+        whole[:, of_segments] = torch.nan
+        return whole
+
+    def _segment_advantages(self) -> dict[base.Segment, Tensor]:
+        """Advantages [N] of all processes' completions for each segment that a reward concerns."""
+        return {
+            segment: credit.advantages(
+                self._values[:, columns],
+                self.reward_weights.to(self._values.device)[columns],
+                self.num_generations,
+                scale=self.scale_rewards,
+                aggregation=self.multi_objective_aggregation,
+            )
+            for segment, columns in self._segments.items()
+            if columns
+        }
+
+    def _with_segments(self, output: Mapping[str, Any], by_segment: Mapping[base.Segment, Tensor]) -> Tensor:
+        """TRL's advantages [B] of this process, or those of each token [B, C] where a reward concerns a segment."""
+        whole: Tensor = output["advantages"]
+        if not by_segment:
+            return whole
+        ids, mask = output["completion_ids"], output["completion_mask"]
+        first = self.accelerator.process_index * len(ids)
+        by_token = whole.unsqueeze(1).repeat(1, ids.shape[1])
+        for row, length in enumerate(mask.sum(dim=1).tolist()):
+            for segment, values in by_segment.items():
+                own = credit.segment_mask(self._decoded, ids[row, :length].tolist(), segment)
+                by_token[row, :length] += values[first + row] * torch.tensor(own, device=ids.device)
+        return by_token
+
+    def _record(self, inputs: Sequence[Mapping[str, Any]], by_segment: Mapping[base.Segment, Tensor]) -> None:
+        """Hand the step's completions of all processes to the recorder."""
+        if self.recorder is None:
+            return
+        ids = gather_object([row["record_id"] for row in inputs])
+        if not self.accelerator.is_main_process:
+            return
+        logs, values = self._logs, self._values.tolist()
+        extra = {name: list(column) for name, column in logs["extra"].items() if len(column) == len(ids)}
+        rows = []
+        for at, record_id in enumerate(ids):
+            row = base.columns_of(self.records[record_id])
+            row |= {"group": at // self.num_generations, "prompt": prompts.text(self.records[record_id], self.encoder.template)}
+            row |= {"completion": text_of(logs["completion"][at]), "advantage": logs["advantages"][at]}
+            row |= {f"advantage/{segment}": advantages[at].item() for segment, advantages in by_segment.items()}
+            row |= {f"reward/{name}": _scored(value) for name, value in zip(self.reward_func_names, values[at], strict=True)}
+            row |= {f"extra/{name}": column[at] for name, column in extra.items()}
+            rows.append(row)
+        self.recorder(self.state.global_step + 1, rows)
 
     # Scoring: the same media and positions for old, reference and policy passes.
 
@@ -207,3 +309,7 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             if compute_entropy:
                 entropies.append(output.entropy[:, -logits_to_keep:])
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+
+def _scored(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ from trl import GRPOConfig
 
 from omnistage.data.errors import RecipeError
 from omnistage.data.records import Record
-from omnistage.rewards import registry
+from omnistage.rewards import registry, rollouts
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
 from omnistage.stages import presentation, training
-from omnistage.stages.recipe.schema import GrpoStage, Recipe
+from omnistage.stages.recipe.schema import GrpoStage, Recipe, RewardUse
 
 
 def rewards_of(stage: GrpoStage) -> list[Any]:
@@ -23,7 +24,18 @@ def rewards_of(stage: GrpoStage) -> list[Any]:
     Raises:
         InputError: a reward is unknown, cannot be loaded, or does not take its settings.
     """
-    return [registry.load(registry.RewardSpec(use.name, use.weight, use.config)) for use in stage.rewards]
+    rewards = [registry.load(spec_of(use)) for use in stage.rewards]
+    names = [reward.__name__ for reward in rewards]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise RecipeError(f"stages.{stage.name}.rewards: two call themselves {twice[0]!r}; give one of them a label")
+    return rewards
+
+
+def spec_of(use: RewardUse) -> registry.RewardSpec:
+    """A reward of a recipe as the registry takes it."""
+    only = use.only.columns() if use.only else {}
+    return registry.RewardSpec(use.name, use.weight, use.config, only, use.on_error, use.label, use.segment)
 
 
 def batching(stage: GrpoStage, processes: int) -> tuple[int, int]:
@@ -59,6 +71,7 @@ def config(stage: GrpoStage, recipe: Recipe, out: Path, rows: int, seed: int) ->
         "loss_type": stage.loss,
         "scale_rewards": stage.scale_rewards,
         "num_iterations": stage.iterations,
+        "multi_objective_aggregation": stage.aggregation,
         "reward_weights": [use.weight for use in stage.rewards],
     }
     return training.built(GRPOConfig, stage, ours | settings)
@@ -85,6 +98,7 @@ def run(
         pools=pools,
         encoder=encoder,
         reference=reference_folder(stage, start),
+        recorder=partial(rollouts.write, out / "rollouts") if stage.keep_rollouts else None,
         peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage.name)),
     )

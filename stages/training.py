@@ -64,6 +64,7 @@ OWNED_BY_GRPO = {
     "generation_batch_size": "prompts_per_step and num_generations",
     "loss_type": "loss",
     "num_iterations": "iterations",
+    "multi_objective_aggregation": "aggregation",
     "reward_weights": "rewards[].weight",
     "use_vllm": "nothing (completions are drawn by the policy itself)",
 }

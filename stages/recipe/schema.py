@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from omnistage.data import formats
 from omnistage.data.errors import unknown_name
-from omnistage.data.records import Modality
+from omnistage.data.records import AnswerKind, Modality
 from omnistage.data.synth import HELD_OUT_SEED
 from omnistage.rewards import registry
-from omnistage.stages.recipe.choices import Attention, Control, Dtype, Engine, Loss, Part, Prompt, Reference, ScaleRewards
+from omnistage.rewards.base import Segment
+from omnistage.rewards.calls import OnError
+from omnistage.stages.recipe.choices import Aggregation, Attention, Control, Dtype, Engine, Loss, Part, Prompt, Reference, ScaleRewards
 
 LANGUAGE_ATTENTION = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
 TOWERS_AND_LANGUAGE: frozenset[Part] = frozenset({"vision", "audio", "language"})
@@ -213,12 +215,34 @@ class Evaluation(Measurement):
     before: bool = Field(True, strict=True, description="measure the starting model too")
 
 
+class Only(Section):
+    """Which rows a reward scores: those with one of the values in each column named; others count as not scored."""
+
+    modality: list[Modality] | None = Field(None, min_length=1, description="modalities")
+    task: list[Text] | None = Field(None, min_length=1, description="tasks, as the annotation file names them")
+    kind: list[AnswerKind] | None = Field(None, min_length=1, description="kinds of answer")
+
+    @field_validator("modality", "task", "kind", mode="before")
+    @classmethod
+    def one_is_a_list_of_one(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
+
+    def columns(self) -> dict[str, frozenset[str]]:
+        """The values allowed in each column that is named."""
+        named = {"modality": self.modality, "task": self.task, "kind": self.kind}
+        return {name: frozenset(map(str, values)) for name, values in named.items() if values is not None}
+
+
 class RewardUse(Section):
     """One reward function of a stage."""
 
     name: Text = Field(description="a known reward, package.module:function, or path/file.py:function")
     weight: Number = Field(1.0, description="factor of its value in the sum")
     config: dict[str, Any] = Field(default={}, description="the reward's own settings")
+    only: Only | None = Field(None, description="rows that it scores; null: all")
+    segment: Segment | None = Field(None, description="the part whose tokens its advantage reaches; null: as the reward says, else all")
+    on_error: OnError = Field("stop", description="stop: a failure ends the run; mask: the completions it fails on are not scored")
+    label: Text | None = Field(None, description="name in the metrics; null: the reward's own")
 
     @field_validator("name")
     @classmethod
@@ -288,6 +312,10 @@ class GrpoStage(Training):
     top_k: CountOrZero = Field(0, description="sample from the k likeliest tokens; 0: from all")
     max_completion_length: Count = Field(256, description="longest completion, in tokens")
     per_device_batch: Count | None = Field(None, description="completions per forward pass of one process; null: chosen by the stage")
+    aggregation: Aggregation = Field(
+        "sum_then_normalize", description="several rewards: sum, then normalize in each group; or normalize each, then sum"
+    )
+    keep_rollouts: bool = Field(True, strict=True, description="record every completion with its rewards in the stage's folder")
     loss: Loss = Field("dapo", description="how token losses are averaged")
     scale_rewards: ScaleRewards = Field("group", description="which standard deviation divides the advantages")
     iterations: Count = Field(1, description="optimizer passes over each batch of rollouts")
@@ -304,6 +332,15 @@ class GrpoStage(Training):
         if (self.reference == "none") != (self.beta == 0):
             raise ValueError(f"reference is {self.reference!r} and beta is {self.beta:g}; reference must be 'none' exactly when beta is 0")
         return self
+
+    @field_validator("rewards")
+    @classmethod
+    def rewards_have_names_of_their_own(cls, rewards: list[RewardUse]) -> list[RewardUse]:
+        names = [use.label or use.name.rpartition(":")[2] for use in rewards]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"has two that are logged as {twice[0]!r}; give one of them a label")
+        return rewards
 
     @model_validator(mode="after")
     def checkpoints_fall_between_rollouts(self) -> Self:

@@ -1,0 +1,72 @@
+"""Recorded rollouts: every completion of a stage with what the rewards were called with and what they gave, so that a reward can be
+called again on them. One Parquet file a step; a file is whole or not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnistage.data.errors import InputError
+from omnistage.data.evidence import SENSES
+from omnistage.rewards.base import ROW_COLUMNS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REWARD, ADVANTAGE, EXTRA = "reward/", "advantage/", "extra/"
+_LISTS = ("options", "media")
+_PLAIN = ("prompt", "completion")
+
+
+def _schema(names: Sequence[str]) -> pa.Schema:
+    """The columns of a step, given the names of its rewards, advantages of segments and extra columns."""
+    import pyarrow as pa
+
+    texts = pa.list_(pa.string())
+    types: dict[str, pa.DataType] = {"step": pa.int64(), "group": pa.int64(), "advantage": pa.float64()}
+    types |= {name: texts if name in _LISTS else pa.string() for name in (*ROW_COLUMNS, *_PLAIN)}
+    types |= {"values": pa.list_(pa.float64()), "evidence": pa.struct([(sense, texts) for sense in SENSES])}
+    types |= {name: pa.string() if name.startswith(EXTRA) else pa.float64() for name in names}
+    return pa.schema(list(types.items()))
+
+
+def write(folder: Path, step: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the completions of a step to `folder/step-NNNNNN.parquet`.
+
+    Each row holds the columns of `base.ROW_COLUMNS`, `group` (its prompt's number in the step), `prompt`, `completion`, `advantage`,
+    `reward/NAME` for each reward (None: not scored) and, where there are any, `advantage/SEGMENT` and `extra/COLUMN` (written as JSON).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = sorted({name for row in rows for name in row if name.startswith((REWARD, ADVANTAGE, EXTRA))})
+    as_text = [{name: json.dumps(value, default=str) if name.startswith(EXTRA) else value for name, value in row.items()} for row in rows]
+    table = pa.Table.from_pylist([row | {"step": step} for row in as_text], schema=_schema(names))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:06d}.parquet"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def read(folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each step, in order of steps.
+
+    Raises:
+        InputError: the folder holds no recorded step, or a file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = sorted(folder.glob("step-*.parquet"))
+    if not paths:
+        raise InputError(f"{folder}: holds no recorded rollouts (step-*.parquet)")
+    for path in paths:
+        try:
+            yield pq.read_table(path).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())})") from error

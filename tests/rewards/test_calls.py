@@ -1,0 +1,204 @@
+"""How rewards are called: for some rows only, with failures that stop or mask, within their range; and what the decorator says of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnistage.data.errors import InputError, RecordError, RewardError
+from omnistage.data.records import AnswerKind, Modality, Record
+from omnistage.rewards.base import About, about, columns_of, reward
+from omnistage.rewards.registry import RewardSpec, load
+
+OWN = """
+from omnistage.rewards.base import reward
+from typing import Literal
+
+def length(completions, **columns):
+    return [float(len(text)) for text in completions]
+
+
+def picky(completions, **columns):
+    return [1.0 / len(text) for text in completions]
+
+
+async def later_picky(completions, **columns):
+    return [1.0 / len(text) for text in completions]
+
+
+def nan_for_empty(completions, **columns):
+    return [1.0 if text else float("nan") for text in completions]
+
+
+def batch_fails(completions, **columns):
+    if len(completions) > 1:
+        raise OSError("too many at once")
+    return [1.0]
+
+
+def noting(completions, log_extra, task, **columns):
+    log_extra("seen", list(task))
+    return [1.0] * len(completions)
+
+
+def waits(completions, **columns):
+    import asyncio
+    return asyncio.sleep(0)
+
+
+@reward(name="capped", range=(0, 1), config={"most": 4}, looks_at=["form"], segment="think")
+def marked(completions, *, most: int, how: Literal["linear", "square"] = "linear", **columns):
+    return [len(text) / most for text in completions]
+
+
+@reward(range=(-1, 0))
+class Marked:
+    def __init__(self, factor: float = 1.0):
+        self.factor = factor
+
+    def __call__(self, completions, **columns):
+        return [-self.factor * len(text) for text in completions]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own.py").write_text(OWN)
+    return str(tmp_path / "own.py")
+
+
+def test_only_some_rows_are_scored(own: str) -> None:
+    only = {"modality": frozenset({"video", "audio"}), "task": frozenset({"count"})}
+    function = load(RewardSpec(f"{own}:length", only=only))
+    columns = {"modality": ["video", "text", "audio", "audio"], "task": ["count", "count", "name", "count"], "record_id": list("abcd")}
+    assert function(["a", "ab", "abc", "abcd"], **columns) == [1.0, None, None, 4.0]
+
+
+def test_a_reward_is_not_called_for_no_rows(own: str) -> None:
+    function = load(RewardSpec(f"{own}:picky", only={"modality": frozenset({"audio"})}))
+    assert function(["", ""], modality=["video", "video"]) == [None, None]
+
+
+def test_a_filter_needs_its_column(own: str) -> None:
+    function = load(RewardSpec(f"{own}:length", only={"modality": frozenset({"audio"})}))
+    with pytest.raises(RewardError, match="no such column"):
+        function(["a"], task=["x"])
+
+
+def test_extra_columns_of_some_rows_are_logged_for_all(own: str) -> None:
+    logged: dict[str, list[Any]] = {}
+    function = load(RewardSpec(f"{own}:noting", only={"task": frozenset({"a"})}))
+    function(["x", "y", "z"], task=["a", "b", "a"], log_extra=logged.__setitem__, record_id=["1", "2", "3"])
+    assert logged == {"seen": ["a", None, "a"]}
+
+
+def test_a_failure_names_the_record_that_caused_it(own: str) -> None:
+    with pytest.raises(RewardError, match=r"^reward 'picky' failed on records 'r1': ZeroDivisionError: float division by zero$"):
+        load(RewardSpec(f"{own}:picky"))(["a", "", "abc"], record_id=["r0", "r1", "r2"])
+
+
+def test_a_failure_of_the_batch_names_the_batch(own: str) -> None:
+    with pytest.raises(RewardError, match=r"^reward 'batch_fails' failed on records 'r0', 'r1': OSError: too many at once$"):
+        load(RewardSpec(f"{own}:batch_fails"))(["a", "b"], record_id=["r0", "r1"])
+
+
+@pytest.mark.parametrize("name", ["picky", "later_picky"])
+def test_a_failure_can_be_masked_and_is_counted(own: str, name: str) -> None:
+    metrics: dict[str, float] = {}
+    function = load(RewardSpec(f"{own}:{name}", on_error="mask", label="mine"))
+    values = function(["a", "", "ab", ""], record_id=list("abcd"), log_metric=metrics.__setitem__)
+    assert (asyncio.run(values) if name == "later_picky" else values) == [1.0, None, 0.5, None]
+    assert metrics == {"rewards/mine/failed": 0.5}
+
+
+def test_a_value_that_is_no_number_is_masked_too(own: str) -> None:
+    assert load(RewardSpec(f"{own}:nan_for_empty", on_error="mask"))(["a", ""]) == [1.0, None]
+
+
+def test_masking_a_failure_of_the_whole_batch_masks_the_batch(own: str) -> None:
+    assert load(RewardSpec(f"{own}:batch_fails", on_error="mask"))(["a", "b"]) == [None, None]
+
+
+def test_an_unreadable_target_is_never_masked() -> None:
+    function = load(RewardSpec("accuracy", on_error="mask"))
+    with pytest.raises(InputError, match=r"^record 'r0': target 'E'"):
+        function(["x"], target=["E"], kind=["single_choice"], options=[["x", "y"]], record_id=["r0"])
+
+
+def test_waiting_in_a_plain_function_is_an_error(own: str) -> None:
+    with pytest.raises(RewardError, match="write it as `async def`"):
+        load(RewardSpec(f"{own}:waits"))(["a"])
+
+
+def test_a_decorated_function(own: str) -> None:
+    function = load(RewardSpec(f"{own}:marked"))
+    assert function.__name__ == "capped"
+    assert about(function) == About("capped", 0, 1, {"most": 4}, frozenset({"form"}), "think")
+    assert function(["ab"]) == [0.5]
+    assert load(RewardSpec(f"{own}:marked", config={"most": 8}))(["ab"]) == [0.25]
+    assert about(load(RewardSpec(f"{own}:marked", segment="answer"))).segment == "answer"
+
+
+@pytest.mark.parametrize(("name", "text"), [("marked", "abcdefgh"), ("Marked", "ab")])
+def test_a_value_outside_the_range_is_an_error(own: str, name: str, text: str) -> None:
+    with pytest.raises(RewardError, match=r"record 'r0', returned (2.0|-2.0); its range is (0 to 1|-1 to 0)$"):
+        load(RewardSpec(f"{own}:{name}"))([text], record_id=["r0"])
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "problem"),
+    [
+        ("marked", {"most": "four"}, r"setting 'most' is 'four': input should be a valid integer$"),
+        ("marked", {"most": 4.5}, r"setting 'most' is 4.5: input should be a valid integer"),
+        ("marked", {"how": "cubic"}, r"setting 'how' is 'cubic': input should be 'linear' or 'square'$"),
+        ("Marked", {"factor": True}, r"setting 'factor' is True: input should be a valid number$"),
+    ],
+)
+def test_settings_have_the_types_that_they_are_annotated_with(own: str, name: str, config: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        load(RewardSpec(f"{own}:{name}", config=config))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"range": (1, 1)}, r"range is \(1, 1\); must be two finite numbers, the lower one first"),
+        ({"range": (0, float("inf"))}, r"must be two finite numbers"),
+        ({"looks_at": ["anser"]}, r"unknown aspect 'anser'; did you mean 'answer'\?"),
+        ({"segment": "thinking"}, r"unknown segment 'thinking'; did you mean 'think'\?"),
+        ({"needs": ["shufled"]}, r"unknown need 'shufled'; did you mean 'shuffled'\?"),
+    ],
+)
+def test_what_a_decorator_cannot_say(wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        reward(**wrong)
+
+
+def test_rewards_of_trl_work_unmodified() -> None:
+    said = [[{"role": "assistant", "content": text}] for text in ("<think>\nfour\n</think>\n\\boxed{4}", "no tags")]
+    assert load(RewardSpec("trl.rewards:think_format_reward"))(said) == [1.0, 0.0]
+    overlong = load(RewardSpec("trl.rewards:get_soft_overlong_punishment", config={"max_completion_len": 4, "soft_punish_cache": 2}))
+    assert overlong(["", "", ""], completion_ids=[[1], [1] * 3, [1] * 9]) == [0, -0.5, -1]
+    accuracy = load(RewardSpec("trl.rewards:accuracy_reward"))
+    assert accuracy(said, solution=["4", "5"]) == [1.0, 0.0]
+
+
+def test_the_columns_of_a_record() -> None:
+    record = Record("r", Modality.VIDEO, "count", AnswerKind.NUMBER, "How many?", "4", extra={"evidence": {"sight": ["disc"]}})
+    columns = columns_of(record)
+    assert (columns["target"], columns["solution"], columns["kind"], columns["evidence"]) == (
+        "4",
+        "4",
+        "number",
+        {"sight": ["disc"], "sound": []},
+    )
+
+
+@pytest.mark.parametrize("wrong", ["disc", {"smell": ["x"]}, {"sight": "disc"}, {"sight": [1]}, {"sight": [" | "]}])
+def test_evidence_that_is_no_evidence(wrong: Any) -> None:
+    record = Record("r", Modality.VIDEO, "count", AnswerKind.NUMBER, "?", "4", source="a.json: record 3", extra={"evidence": wrong})
+    with pytest.raises(RecordError, match=r"^a.json: record 3: evidence"):
+        columns_of(record)
