@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 
 from omnistage.data.errors import InputError, OmnistageError, unknown_name
 from omnistage.data.records import Modality
-from omnistage.launch import data_commands
+from omnistage.launch import data_commands, reward_commands
 from omnistage.launch.devices import use_one_device
 from omnistage.launch.failures import Failure
 from omnistage.stages.recipe.choices import Control, Prompt
@@ -87,8 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON schema of a recipe, for editors")
     schema.set_defaults(command=_schema)
 
-    rewards = commands.add_parser("rewards", help="reward functions").add_subparsers(title="commands", metavar="COMMAND", required=True)
-    rewards.add_parser("list", help="name the rewards that a recipe can use").set_defaults(command=_rewards_list)
+    reward_commands.add(commands)
     return parser
 
 
@@ -187,14 +186,6 @@ def _schema(arguments: argparse.Namespace) -> int:
     from omnistage.stages.recipe import loading as recipes
 
     print(json.dumps(recipes.json_schema(), indent=2))
-    return 0
-
-
-def _rewards_list(arguments: argparse.Namespace) -> int:
-    from omnistage.rewards import registry
-
-    for name, summary in registry.listing():
-        print(f"{name:16} {summary}")
     return 0
 
 

@@ -20,7 +20,7 @@ from omnistage.data.evidence import evidence_of
 from omnistage.data.records import Record
 
 Segment = Literal["think", "answer"]
-Aspect = Literal["answer", "form", "thinking"]
+Aspect = Literal["answer", "form", "thinking", "evidence"]
 Need = Literal["shuffled"]
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
 ASPECTS: tuple[Aspect, ...] = get_args(Aspect)

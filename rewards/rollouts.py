@@ -12,40 +12,47 @@ from typing import TYPE_CHECKING, Any
 
 from omnistage.data.errors import InputError
 from omnistage.data.evidence import SENSES
-from omnistage.rewards.base import ROW_COLUMNS
+from omnistage.rewards.base import NEEDS, ROW_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REWARD, ADVANTAGE, EXTRA = "reward/", "advantage/", "extra/"
-_LISTS = ("options", "media")
+_LISTS = ("options", "media", *NEEDS)
 _PLAIN = ("prompt", "completion")
 
 
 def _schema(names: Sequence[str]) -> pa.Schema:
-    """The columns of a step, given the names of its rewards, advantages of segments and extra columns."""
+    """The columns of a step, given the names of those that not every step has."""
     import pyarrow as pa
 
     texts = pa.list_(pa.string())
     types: dict[str, pa.DataType] = {"step": pa.int64(), "group": pa.int64(), "advantage": pa.float64()}
     types |= {name: texts if name in _LISTS else pa.string() for name in (*ROW_COLUMNS, *_PLAIN)}
-    types |= {"values": pa.list_(pa.float64()), "evidence": pa.struct([(sense, texts) for sense in SENSES])}
-    types |= {name: pa.string() if name.startswith(EXTRA) else pa.float64() for name in names}
+    types |= {name: texts for name in names if name in NEEDS}
+    types |= {
+        "values": pa.list_(pa.float64()),
+        "completion_ids": pa.list_(pa.int32()),
+        "evidence": pa.struct([(sense, texts) for sense in SENSES]),
+    }
+    types |= {name: pa.string() if name.startswith(EXTRA) else pa.float64() for name in names if name not in NEEDS}
     return pa.schema(list(types.items()))
 
 
 def write(folder: Path, step: int, rows: Sequence[dict[str, Any]]) -> None:
     """Write the completions of a step to `folder/step-NNNNNN.parquet`.
 
-    Each row holds the columns of `base.ROW_COLUMNS`, `group` (its prompt's number in the step), `prompt`, `completion`, `advantage`,
-    `reward/NAME` for each reward (None: not scored) and, where there are any, `advantage/SEGMENT` and `extra/COLUMN` (written as JSON).
+    Each row holds the columns of `base.ROW_COLUMNS`, `group` (its prompt's number in the step), `prompt`, `completion`,
+    `completion_ids`, `advantage`, `reward/NAME` for each reward (None: not scored) and, where there are any, `shuffled`,
+    `advantage/SEGMENT` and `extra/COLUMN` (written as JSON).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = sorted({name for row in rows for name in row if name.startswith((REWARD, ADVANTAGE, EXTRA))})
+    names = {name for row in rows for name in row if name.startswith((REWARD, ADVANTAGE, EXTRA))}
+    names |= {name for row in rows for name in NEEDS if row.get(name) is not None}
     as_text = [{name: json.dumps(value, default=str) if name.startswith(EXTRA) else value for name, value in row.items()} for row in rows]
-    table = pa.Table.from_pylist([row | {"step": step} for row in as_text], schema=_schema(names))
+    table = pa.Table.from_pylist([row | {"step": step} for row in as_text], schema=_schema(sorted(names)))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:06d}.parquet"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

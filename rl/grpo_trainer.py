@@ -145,7 +145,7 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         output["encoded"] = self._rows
         by_segment = self._segment_advantages()
         output["advantages"] = self._with_segments(output, by_segment)
-        self._record(inputs, by_segment)
+        self._record(inputs, output, by_segment)
         return output
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -248,18 +248,25 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
                 by_token[row, :length] += values[first + row] * torch.tensor(own, device=ids.device)
         return by_token
 
-    def _record(self, inputs: Sequence[Mapping[str, Any]], by_segment: Mapping[base.Segment, Tensor]) -> None:
+    def _record(self, inputs: Sequence[Mapping[str, Any]], output: Mapping[str, Any], by_segment: Mapping[base.Segment, Tensor]) -> None:
         """Hand the step's completions of all processes to the recorder."""
         if self.recorder is None:
             return
-        ids = gather_object([row["record_id"] for row in inputs])
+        lengths = output["completion_mask"].sum(dim=1).tolist()
+        tokens = [ids[:length].tolist() for ids, length in zip(output["completion_ids"], lengths, strict=True)]
+        own = [
+            {"record_id": row["record_id"], "completion_ids": ids, "shuffled": row.get("shuffled")}
+            for row, ids in zip(inputs, tokens, strict=True)
+        ]
+        of_all = gather_object(own)
         if not self.accelerator.is_main_process:
             return
         logs, values = self._logs, self._values.tolist()
-        extra = {name: list(column) for name, column in logs["extra"].items() if len(column) == len(ids)}
+        extra = {name: list(column) for name, column in logs["extra"].items() if len(column) == len(of_all)}
         rows = []
-        for at, record_id in enumerate(ids):
-            row = base.columns_of(self.records[record_id])
+        for at, drawn in enumerate(of_all):
+            record_id = drawn["record_id"]
+            row = drawn | base.columns_of(self.records[record_id])
             row |= {"group": at // self.num_generations, "prompt": prompts.text(self.records[record_id], self.encoder.template)}
             row |= {"completion": text_of(logs["completion"][at]), "advantage": logs["advantages"][at]}
             row |= {f"advantage/{segment}": advantages[at].item() for segment, advantages in by_segment.items()}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from omnistage.data.records import AnswerKind, Modality
-from omnistage.data.synth.cases import Case, lettered
+from omnistage.data.synth.cases import SLOTS, Case, Scene, lettered
 from omnistage.data.synth.tasks import Task, demonstration, of_modality
 
 # The first entry of each random stream, after the seed: sets never share a stream, even if they share a seed.
@@ -81,7 +81,15 @@ def _row(name: str, clip: str, task: Task, case: Case) -> dict[str, Any]:
     if case.options:
         questions["options"] = lettered(case.options)
     questions["answer"] = case.answer
+    questions["evidence"] = {"sight": _worded(case.seen, case.think), "sound": _worded(case.heard, case.think)}
     return {"id": name, "video_path": clip, "questions": questions}
+
+
+def _worded(scene: Scene | None, think: str) -> list[str]:
+    """What is perceived of a sense, as far as the demonstration words it: names as they are, places and counts as words or digits."""
+    said = think.split()
+    texts = [[str(part), SLOTS[part]] if isinstance(part, int) and part < len(SLOTS) else [str(part)] for part in scene or ()]
+    return list(dict.fromkeys(text for forms in texts for text in forms[::-1] if set(text.split()) <= set(said)))
 
 
 def _demonstrate(row: dict[str, Any], task: Task, case: Case, *, mistaken: bool) -> None:

@@ -214,6 +214,14 @@ def test_corpus_holds_all_that_is_asked_and_said(lists: dict[str, Path]) -> None
             assert set(said) <= set(lines)
 
 
+def test_demonstrations_mention_the_evidence(lists: dict[str, Path]) -> None:
+    for modality, senses in {"video": {"sight"}, "audio": {"sound"}, "audio_video": {"sight", "sound"}}.items():
+        for row in json.loads(lists[f"cold_start_{modality}"].read_text()):
+            evidence, response = row["questions"]["evidence"], row["questions"]["response"]
+            assert senses == {sense for sense, texts in evidence.items() if texts} or row["questions"]["task_type"] == "lamps"
+            assert all(text in response for texts in evidence.values() for text in texts)
+
+
 def test_rows_are_in_the_published_layout(lists: dict[str, Path]) -> None:
     rows = json.loads(lists["train_video"].read_text())
     assert rows[0] == {
@@ -224,8 +232,9 @@ def test_rows_are_in_the_published_layout(lists: dict[str, Path]) -> None:
             "question_pattern": "Multiple-choice question (select one answer choice)",
             "question": "what colour is it ?",
             "options": ["A.red", "B.green", "C.blue", "D.yellow"],
-            "answer": rows[0]["questions"]["answer"],
+            "answer": (answer := rows[0]["questions"]["answer"]),
+            "evidence": {"sight": [["red", "green", "blue", "yellow"]["ABCD".index(answer)]], "sound": []},
         },
     }
-    assert list(rows[2]["questions"]) == ["task_type", "question_pattern", "question", "answer"]
+    assert list(rows[2]["questions"]) == ["task_type", "question_pattern", "question", "answer", "evidence"]
     assert json.loads(lists["train_audio"].read_text())[0]["video_path"] == "clips/train_audio_00000.wav"

@@ -1,0 +1,288 @@
+"""Proves a reward on data, without a model: gold answers earn the most, faulty completions earn less, and nothing takes long."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import Any
+
+from omnistage.data.errors import RewardError
+from omnistage.data.records import Record
+from omnistage.rewards.base import ASPECTS, Aspect, about, columns_of
+from omnistage.rewards.probes import GOLD, SIZES, WRONG, Probe, long_probes, probes_of
+from omnistage.rewards.registry import Reward
+
+Value = float | None
+# A reward looks at an aspect when the probe that tells of it lowers its value on at least this share of the records.
+_LOOKS_AT = 0.5
+_TOLERANCE = 1e-6
+_LIMIT_S = 10.0
+_SLOW_S = 1.0
+_LONG_RECORDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a reward does wrong: on `failed` of `tried` records, first on `record` with `completion`, which earned `value`."""
+
+    probe: str
+    problem: str
+    failed: int
+    tried: int
+    record: str
+    completion: str
+    value: Value | str
+
+
+@dataclass
+class Report:
+    """What was found of one reward on a data set; nothing is wrong when `findings` is empty."""
+
+    name: str
+    looks_at: list[Aspect]
+    declared: bool
+    best: float
+    low: float
+    high: float
+    scored: int
+    records: int
+    completions: int
+    seconds_each: float
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """For people: what the reward looks at, and a line a finding."""
+        how = "it says" if self.declared else "found by probing"
+        looks = ", ".join(self.looks_at) or "nothing that is probed"
+        lines = [
+            f"{self.name}: looks at {looks} ({how}); values {self.low:g} to {self.high:g}, best {self.best:g}; scored the gold of "
+            f"{self.scored} of {self.records} records; {self.seconds_each * 1e6:.0f} µs a completion of {self.completions}"
+        ]
+        for found in self.findings:
+            value = found.value if isinstance(found.value, str) else "not scored" if found.value is None else f"{found.value:g}"
+            lines.append(f"  FAILS {found.probe}: {found.problem} ({found.failed} of {found.tried} records)")
+            lines.append(f"        {found.record}: {found.completion!r} -> {value}")
+        return "\n".join([*lines, "  nothing to mend"] if not self.findings else lines)
+
+
+def check(reward: Reward, records: Sequence[Record]) -> Report:
+    """Call a reward on the probes of all records (`probes`), and on long texts for the first of them.
+
+    Async rewards are called too, whatever their calls cost. Raises `InputError` for a record whose target cannot be read for its kind.
+    """
+    probes = {record.id: list(probes_of(record)) for record in records}
+    calls = _Calls(reward, probes)
+    by_probe: dict[str, list[tuple[Record, Probe]]] = defaultdict(list)
+    for record in records:
+        for probe in probes[record.id]:
+            by_probe[probe.name].append((record, probe))
+    values = {name: calls.values(rows) for name, rows in by_probe.items()}
+    known = [value for column in values.values() for value in column if isinstance(value, float)]
+    said = about(reward)
+    best = said.high if math.isfinite(said.high) else max(known, default=0.0)
+    looks_at = [a for a in ASPECTS if a in said.looks_at] if said.looks_at is not None else _looks_at(by_probe, values)
+    report = Report(
+        name=reward.__name__,
+        looks_at=looks_at,
+        declared=said.looks_at is not None,
+        best=best,
+        low=min(known, default=0.0),
+        high=max(known, default=0.0),
+        scored=sum(value is not None for value in values.get(GOLD, [])),
+        records=len(records),
+        completions=calls.completions,
+        seconds_each=calls.seconds / max(1, calls.completions),
+    )
+    report.findings += _verdicts(by_probe, values, best, frozenset(looks_at))
+    report.findings += _changing(calls, by_probe, values)
+    report.findings += _long(calls, records[:_LONG_RECORDS], best, bool(looks_at) and set(looks_at) != {"evidence"})
+    return report
+
+
+class _Late(BaseException):
+    """A call took too long. No `Exception`: what calls the reward would take it for a failure of the reward's and call it again."""
+
+
+class _Calls:
+    """Calls one reward and times it; what it raises takes the place of its values."""
+
+    def __init__(self, reward: Reward, probes: Mapping[str, Sequence[Probe]]) -> None:
+        self.reward = reward
+        self.wrong = {name: [p.text for p in of_record if p.name == WRONG] for name, of_record in probes.items()}
+        self.completions = 0
+        self.seconds = 0.0
+
+    def values(self, rows: Sequence[tuple[Record, Probe]]) -> list[Value | str]:
+        """The value of each row; where the whole batch fails, each row is called alone, and an error stands as its text."""
+        try:
+            return [*self._called(rows)]
+        except _Late as late:
+            return [str(late)] * len(rows)
+        except RewardError as error:
+            if len(rows) == 1:
+                return [str(error)]
+        return [value for row in rows for value in self.values([row])]
+
+    def _called(self, rows: Sequence[tuple[Record, Probe]]) -> list[Value]:
+        texts = [probe.text for _, probe in rows]
+        columns: dict[str, list[Any]] = {name: [] for name in columns_of(rows[0][0])}
+        for record, _ in rows:
+            for name, value in columns_of(record).items():
+                columns[name].append(value)
+        # As TRL calls it, with tokens of about four characters.
+        calling = {
+            "prompts": [[{"role": "user", "content": record.question}] for record, _ in rows],
+            "completions": [[{"role": "assistant", "content": text}] for text in texts],
+            "completion_ids": [list(range(-(-len(text) // 4))) for text in texts],
+            "shuffled": [self.wrong.get(record.id, []) for record, _ in rows],
+            "trainer_state": None,
+            "log_extra": _ignored,
+            "log_metric": _ignored,
+        }
+        start = time.perf_counter()
+        with _limited(_LIMIT_S * (1 + len(rows) / 100)):
+            made = self.reward(**calling, **columns)
+            values: list[Value] = asyncio.run(_result(made)) if inspect.isawaitable(made) else made
+        self.seconds += time.perf_counter() - start
+        self.completions += len(rows)
+        return values
+
+
+async def _result(made: Any) -> Any:
+    return await made
+
+
+def _ignored(name: str, value: Any) -> None:
+    """Columns and metrics have nowhere to go."""
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Ends what takes longer by `_Late`; only the main thread can be told, elsewhere there is no limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise _Late(f"took over {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _looks_at(by_probe: Mapping[str, list[tuple[Record, Probe]]], values: Mapping[str, list[Value | str]]) -> list[Aspect]:
+    """The aspects whose telling probe lowers the value of gold, on enough of the records that have one."""
+    gold = {record.id: value for (record, _), value in zip(by_probe[GOLD], values[GOLD], strict=True)}
+    lowered: dict[Aspect, list[bool]] = defaultdict(list)
+    for name, rows in by_probe.items():
+        for (record, probe), value in zip(rows, values[name], strict=True):
+            best = gold[record.id]
+            if probe.tells and isinstance(best, float):
+                lowered[probe.tells].append(isinstance(value, float) and value < best - _TOLERANCE)
+    return [aspect for aspect in ASPECTS if lowered[aspect] and sum(lowered[aspect]) >= _LOOKS_AT * len(lowered[aspect])]
+
+
+def _verdicts(
+    by_probe: Mapping[str, list[tuple[Record, Probe]]], values: Mapping[str, list[Value | str]], best: float, looks_at: frozenset[Aspect]
+) -> Iterator[Finding]:
+    if all(value is None for value in values.get(GOLD, [])):
+        first, probe = by_probe[GOLD][0]
+        count = len(by_probe[GOLD])
+        yield Finding(GOLD, "no gold answer is scored: there is nothing to check", count, count, first.id, _shown(probe.text), None)
+        return
+    wrong = {record.id: value for (record, _), value in zip(by_probe[WRONG], values[WRONG], strict=True)}
+    for name, rows in by_probe.items():
+        failing: dict[str, list[tuple[Record, Probe, Value | str]]] = defaultdict(list)
+        for (record, probe), value in zip(rows, values[name], strict=True):
+            problem = _problem(probe, value, best, looks_at, wrong[record.id])
+            if problem:
+                failing[problem].append((record, probe, value))
+        for problem, found in failing.items():
+            record, probe, value = found[0]
+            yield Finding(name, problem, len(found), len(rows), record.id, _shown(probe.text), value)
+
+
+def _problem(probe: Probe, value: Value | str, best: float, looks_at: frozenset[Aspect], wrong: Value | str) -> str | None:
+    """What is wrong with a probe's value; None for nothing."""
+    if isinstance(value, str):
+        return "it fails"
+    if value is None:
+        return None
+    if not probe.faults:
+        return "a right completion earns less than the best value" if value < best - _TOLERANCE else None
+    if not probe.faults & looks_at:
+        return None
+    if value >= best - _TOLERANCE:
+        return "a faulty completion earns the best value"
+    if probe.unanswered and "answer" in looks_at and isinstance(wrong, float) and value > wrong + _TOLERANCE:
+        return "no answer earns more than a wrong one"
+    return None
+
+
+def _changing(
+    calls: _Calls, by_probe: Mapping[str, list[tuple[Record, Probe]]], values: Mapping[str, list[Value | str]]
+) -> Iterator[Finding]:
+    """Values that are others when the same rows are asked for again, the other way round."""
+    changed = []
+    for name, rows in by_probe.items():
+        again = calls.values(rows[::-1])[::-1]
+        pairs = zip(rows, values[name], again, strict=True)
+        changed += [(row, first, second) for row, first, second in pairs if not _same(first, second)]
+    if changed:
+        (record, probe), first, second = changed[0]
+        tried = sum(map(len, by_probe.values()))
+        said = f"{first} and then {second}"
+        yield Finding(
+            probe.name, "the same completion earns another value when asked again", len(changed), tried, record.id, _shown(probe.text), said
+        )
+
+
+def _same(first: Value | str, second: Value | str) -> bool:
+    if isinstance(first, float) and isinstance(second, float):
+        return abs(first - second) <= _TOLERANCE
+    return isinstance(first, str) == isinstance(second, str) and (first is None) == (second is None)
+
+
+def _long(calls: _Calls, records: Sequence[Record], best: float, looks: bool) -> Iterator[Finding]:
+    """Long texts, ten times longer each time as long as it is quick, so that a pattern that takes for ever is found on a short one."""
+    for record in records:
+        slow: set[str] = set()
+        for size in SIZES:
+            for probe in long_probes(size):
+                kind = probe.name.partition(" of ")[2]
+                if kind in slow:
+                    continue
+                start = time.perf_counter()
+                (value,) = calls.values([(record, probe)])
+                took = time.perf_counter() - start
+                shown = f"{probe.text[:20]}…"
+                if isinstance(value, str):
+                    slow.add(kind)
+                    yield Finding(probe.name, "it fails", 1, 1, record.id, shown, value)
+                elif took > _SLOW_S:
+                    slow.add(kind)
+                    yield Finding(probe.name, f"it takes {took:.1f} s", 1, 1, record.id, shown, value)
+                elif looks and value is not None and value >= best - _TOLERANCE:
+                    yield Finding(probe.name, "a faulty completion earns the best value", 1, 1, record.id, shown, value)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
