@@ -18,7 +18,7 @@ from typing import Any
 from omnistage.data.errors import RewardError
 from omnistage.data.records import Record
 from omnistage.rewards.base import ASPECTS, Aspect, about, columns_of
-from omnistage.rewards.probes import GOLD, SIZES, WRONG, Probe, long_probes, probes_of
+from omnistage.rewards.probes import BARE_GOLD, GOLD, SIZES, WRONG, Probe, long_probes, probes_of
 from omnistage.rewards.registry import Reward
 
 Value = float | None
@@ -66,7 +66,7 @@ class Report:
     def table(self) -> str:
         """For people: what the reward looks at, and a line a finding."""
         how = "it says" if self.declared else "found by probing"
-        looks = ", ".join(self.looks_at) or "nothing that is probed"
+        looks = ", ".join(self.looks_at) or "nothing that is probed: faulty completions earn what right ones do"
         lines = [
             f"{self.name}: looks at {looks} ({how}); values {self.low:g} to {self.high:g}, best {self.best:g}; scored the gold of "
             f"{self.scored} of {self.records} records; {self.seconds_each * 1e6:.0f} µs a completion of {self.completions}"
@@ -190,11 +190,14 @@ def _limited(seconds: float) -> Iterator[None]:
 
 def _looks_at(by_probe: Mapping[str, list[tuple[Record, Probe]]], values: Mapping[str, list[Value | str]]) -> list[Aspect]:
     """The aspects whose telling probe lowers the value of gold, on enough of the records that have one."""
-    gold = {record.id: value for (record, _), value in zip(by_probe[GOLD], values[GOLD], strict=True)}
+    gold, bare = (
+        {record.id: value for (record, _), value in zip(by_probe.get(name, []), values.get(name, []), strict=True)}
+        for name in (GOLD, BARE_GOLD)
+    )
     lowered: dict[Aspect, list[bool]] = defaultdict(list)
     for name, rows in by_probe.items():
         for (record, probe), value in zip(rows, values[name], strict=True):
-            best = gold[record.id]
+            best = bare.get(record.id, gold[record.id]) if probe.tells == "answer" else gold[record.id]
             if probe.tells and isinstance(best, float):
                 lowered[probe.tells].append(isinstance(value, float) and value < best - _TOLERANCE)
     return [aspect for aspect in ASPECTS if lowered[aspect] and sum(lowered[aspect]) >= _LOOKS_AT * len(lowered[aspect])]

@@ -15,7 +15,7 @@ from omnistage.data.records import LEVELS, AnswerKind, Record
 from omnistage.rewards.base import Aspect
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-GOLD, WRONG = "gold", "wrong answer"
+GOLD, BARE_GOLD, WRONG = "gold", "thinking mentions nothing", "wrong answer"
 SIZES = (10_000, 100_000, 1_000_000)
 
 _ANSWER: frozenset[Aspect] = frozenset({"answer"})
@@ -29,7 +29,8 @@ _ALL: frozenset[Aspect] = _ANSWER | _FORM | _THINKING | _EVIDENCE
 class Probe:
     """A completion and the aspects in which it is at fault (none: it deserves the best value).
 
-    `unanswered`: it may earn no more than a wrong answer does. `tells`: the aspect that a reward looks at if this probe lowers its value.
+    `unanswered`: it may earn no more than a wrong answer does. `tells`: the aspect that a reward looks at if this probe lowers its
+    value (below that of gold; for the answer, below that of gold that mentions nothing either).
     """
 
     name: str
@@ -48,7 +49,11 @@ def probes_of(record: Record) -> Iterator[Probe]:
     yield Probe("gold, spaced out", f"<think>\n{because}\n</think>\n\n<answer> {gold}\n</answer>\n")
     for name, answer in wordings_of(record, gold):
         yield Probe(f"gold as {name}", _whole(because, answer))
-    yield Probe(WRONG, _whole(otherwise, wrong), _ANSWER, tells="answer")
+    yield Probe(WRONG, _whole(otherwise, wrong), _ANSWER, tells=None if seen else "answer")
+    if seen:
+        # What is mentioned may hold the right answer, for whoever reads it there.
+        yield Probe(BARE_GOLD, _whole(_thinking(record, gold, ""), gold), _EVIDENCE, tells="evidence")
+        yield Probe("wrong answer, nothing mentioned", _whole(_thinking(record, wrong, ""), wrong), _ANSWER | _EVIDENCE, tells="answer")
     yield Probe("wrong answer, right thinking", _whole(because, wrong), _ANSWER | _THINKING)
     yield Probe("wrong answer, gold behind it", f"{_whole(otherwise, wrong)} {gold}", _ANSWER | _FORM)
     yield Probe("wrong answer, gold before it", f"{gold} {_whole(otherwise, wrong)}", _ANSWER | _FORM)
@@ -68,8 +73,6 @@ def probes_of(record: Record) -> Iterator[Probe]:
     yield Probe("text before the thinking", f"Sure. {_whole(because, gold)}", _FORM)
     yield Probe("answer before the thinking", f"<answer>{gold}</answer><think>{because}</think>", _FORM)
     yield Probe("thinking concludes otherwise", _whole(otherwise, gold), _THINKING, tells="thinking")
-    if seen:
-        yield Probe("thinking mentions nothing", _whole(_thinking(record, gold, ""), gold), _EVIDENCE, tells="evidence")
 
 
 def long_probes(size: int) -> Iterator[Probe]:
