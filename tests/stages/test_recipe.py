@@ -124,6 +124,11 @@ def test_recipes_are_frozen(good: Path) -> None:
     ("override", "read"),
     [
         ("seed=7", lambda r: r.seed == 7),
+        ("stages.video.rewards.0.only={kind: number}", lambda r: r.stages[1].rewards[0].only.columns() == {"kind": {"number"}}),
+        (
+            "stages.video.rewards.0.only={modality: [audio, video], task: count}",
+            lambda r: r.stages[1].rewards[0].only.columns() == {"modality": {"audio", "video"}, "task": {"count"}},
+        ),
         ("stages.video.rewards.0.name=mine.py:seen", lambda r: r.stages[1].rewards[0].name == "mine.py:seen"),
         ("media.fps=4", lambda r: r.media.fps == 4.0),
         ("stages.video.learning_rate=2e-6", lambda r: r.stages[1].learning_rate == 2e-6),
@@ -155,6 +160,35 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
         (["stages=[]"], "stages: has 0 entries; must have at least 1"),
         (["stages.video.num_generations=1"], "stages[1] (video).num_generations: is 1; must be at least 2"),
         (["stages.video.data.1.weight=0"], "stages[1] (video).data[1].weight: is 0; must be more than 0"),
+        (
+            ["stages.video.rewards.0.only={modality: vido}"],
+            "stages[1] (video).rewards[0] (accuracy).only.modality[0]: unknown value 'vido'; did you mean 'video'? known: "
+            "audio, audio_video, image, text, video",
+        ),
+        (
+            ["stages.video.rewards.0.only={task: []}"],
+            "stages[1] (video).rewards[0] (accuracy).only.task: has 0 entries; must have at least 1",
+        ),
+        (
+            ["stages.video.rewards.0.only={color: red}"],
+            "stages[1] (video).rewards[0] (accuracy).only: unknown key 'color'; known: kind, modality, task",
+        ),
+        (
+            ["stages.video.rewards.0.on_error=zero"],
+            "stages[1] (video).rewards[0] (accuracy).on_error: unknown value 'zero'; known: mask, stop",
+        ),
+        (
+            ["stages.video.rewards.0.segment=thinking"],
+            "stages[1] (video).rewards[0] (accuracy).segment: unknown value 'thinking'; did you mean 'think'? known: answer, think",
+        ),
+        (
+            ["stages.video.rewards=[{name: accuracy}, {name: accuracy, weight: 2}]"],
+            "stages[1] (video).rewards: has two that are logged as 'accuracy'; give one of them a label",
+        ),
+        (
+            ["stages.video.aggregation=mean"],
+            "stages[1] (video).aggregation: unknown value 'mean'; known: normalize_then_sum, sum_then_normalize",
+        ),
         (["stages.video.rewards.0.weight=x"], "stages[1] (video).rewards[0] (accuracy).weight: is 'x'; must be a number"),
         (["stages.video.kind=grop"], "stages[1] (video).kind: unknown value 'grop'; did you mean 'grpo'? known: evaluate, grpo, sft"),
         (
