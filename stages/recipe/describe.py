@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Measurement, Recipe, SftStage, Source
+from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Measurement, Recipe, RewardUse, SftStage, Source
 
 TORCHRUN = "torch.distributed.run"
 WORKER = "omnistage.launch.worker"
@@ -76,7 +76,7 @@ def _training(recipe: Recipe, stage: SftStage | GrpoStage) -> list[str]:
     trained = f"LoRA of rank {lora.rank}" if lora else "all weights"
     lines = []
     if isinstance(stage, GrpoStage):
-        lines.append(f"   rewards      {', '.join(f'{reward.name} x {reward.weight:g}' for reward in stage.rewards)}")
+        lines.append(f"   rewards      {', '.join(map(_reward, stage.rewards))}")
         groups = f"{stage.prompts_per_step} prompts x {stage.num_generations} = {stage.completions_per_step} completions"
         lines.append(f"   step         {groups} of at most {stage.max_completion_length} tokens")
         lines.append(f"   KL           beta {stage.beta:g}, reference {stage.reference}")
@@ -84,3 +84,10 @@ def _training(recipe: Recipe, stage: SftStage | GrpoStage) -> list[str]:
         lines.append(f"   step         {stage.batch_size} demonstrations")
     frozen_text = f"; frozen: {', '.join(frozen)}" if frozen else ""
     return [*lines, f"   length       {length}, learning rate {stage.learning_rate:g}", f"   trains       {trained}{frozen_text}"]
+
+
+def _reward(use: RewardUse) -> str:
+    only = use.only.columns() if use.only else {}
+    said = [f"only {name} {' or '.join(sorted(values))}" for name, values in only.items()]
+    said += [f"on the {use.segment}"] if use.segment else []
+    return f"{use.name} x {use.weight:g}" + (f" ({', '.join(said)})" if said else "")
