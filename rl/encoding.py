@@ -121,7 +121,8 @@ class Encoder:
         self.misses = 0
 
     def __call__(self, record: Record) -> Encoded:
-        key = (record.media, record.history, record.question, record.options, record.kind)
+        system = prompts.system_of(record, self.system)
+        key = (record.media, record.history, record.question, record.options, record.kind, system)
         if key in self._cache:
             self._cache.move_to_end(key)
             self.hits += 1

@@ -9,7 +9,8 @@ logging, distribution and checkpoints are TRL's; nothing of them is copied. What
 
 - a row is a record; its prompt is decoded, processed and (under frozen towers) encoded once, however many completions it gets;
 - the same media and the same positions go into rollout, old, reference and policy passes; stock TRL drops video and sound after
-  the rollout; - a batch that would be scored without its media raises `BlindBatchError`;
+  the rollout; a batch that would be scored without its media raises `BlindBatchError`;
+- the prompt of a group is computed once in each of these passes (`shared_prefix`);
 - media tokens are never sampled, prompts are never cut;
 - a step holds one modality (`StepSampler`);
 - a reward may concern the thinking or the answer alone (`credit`), and each reward is logged by modality and by task;
@@ -21,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +43,9 @@ from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, pos
 from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens, thinker_of
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
+from omnistage.rl.shared_prefix import forward
+from omnistage.rl.shared_prefix.check import Setting, Sharing
+from omnistage.rl.shared_prefix.layout import pack
 
 # Called on the main process with each step's number and its completions, one row each.
 Recorder = Callable[[int, list[dict[str, Any]]], None]
@@ -57,7 +62,7 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
     names the folder of the KL reference where `args.beta` is above zero (None: the folder that the policy was loaded from). `recorder`
     gets all completions of a step: the columns of the row, `prompt`, `completion`, `reward/NAME` (None: not scored), `advantage` of the
-    whole completion and `advantage/SEGMENT` of its segments.
+    whole completion and `advantage/SEGMENT` of its segments. `shared_prefix` says how completions are scored.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         encoder: Encoder,
         reference: str | None = None,
         recorder: Recorder | None = None,
+        shared_prefix: Setting = "auto",
         **kwargs: Any,
     ) -> None:
         from datasets import Dataset
@@ -106,11 +112,28 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         if len(set(self.reward_func_names)) != len(self.reward_func_names):
             raise ValueError(f"two rewards share a name: {', '.join(self.reward_func_names)}")
         self._check_batching()
+        self._share(shared_prefix)
         self._towers: dict[int, Towers] = {}
         if self.ref_model is not None:
             accept_encoded_audio(thinker_of(self.ref_model))
             # TRL never trains it but leaves it trainable; frozen, its towers encode each prompt once, too.
             self.ref_model.requires_grad_(False)
+
+    def _share(self, setting: Setting) -> None:
+        thinkers = [thinker_of(model) for model in (self.model, self.ref_model) if model is not None]
+        # Plain `eager` attention is for looking into it; it has no shared way.
+        eager = thinkers[0].config.get_text_config()._attn_implementation == "eager"
+        half = self.args.bf16 or self.args.fp16 or thinkers[0].dtype != torch.float32
+        self.sharing = Sharing("off" if eager and setting == "auto" else setting, self._most, half=half)
+        if self.sharing.mode is not None:
+            for thinker in thinkers:
+                forward.install(thinker, temperature=self.temperature, head_in_float32=self.args.cast_lm_head_to_fp32)
+
+    def _most(self, value: float) -> float:
+        """The largest of all processes' values."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return float(self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).max())
 
     def _check_batching(self) -> None:
         local = self.args.per_device_train_batch_size * self.args.steps_per_generation
@@ -295,27 +318,46 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor | None, None]:
         """Log-probs [B, C] (and entropies) of the completions in `input_ids` [B, P + C], with each row's media."""
         batch_size = batch_size or len(input_ids)
-        log_probs, entropies = [], []
+        log_probs: list[Tensor] = []
+        entropies: list[Tensor] = []
         for start in range(0, len(input_ids), batch_size):
             chunk = slice(start, start + batch_size)
-            ids, rows = input_ids[chunk], self._rows[chunk]
+            ids, mask, rows = input_ids[chunk], attention_mask[chunk], self._rows[chunk]
             check_not_blind(thinker_of(model), ids, rows)
-            labels = ids.masked_fill(attention_mask[chunk] == 0, -100)
-            labels[:, :-logits_to_keep] = -100
-            positions = positions_with_completions(rows, ids.shape[1] - logits_to_keep, logits_to_keep)
+            plain, shared = partial(self._plain, model), partial(self._shared, model)
+            self.sharing.prove(rows, ids, mask, logits_to_keep, plain, shared)
+            score = plain if self.sharing.mode is None else shared
             with self.accelerator.autocast():
-                output = model(
-                    input_ids=ids,
-                    attention_mask=attention_mask[chunk],
-                    position_ids=positions.to(ids.device),
-                    labels=labels,
-                    fused_lm_head=True,
-                    **self.towers(model).media(rows, ids.device),
-                )
-            log_probs.append(output.log_probs[:, -logits_to_keep:])
-            if compute_entropy:
-                entropies.append(output.entropy[:, -logits_to_keep:])
+                made = score(rows, ids, mask, logits_to_keep, compute_entropy)
+            log_probs.append(made[0])
+            entropies += [made[1]] if made[1] is not None else []
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+    def _plain(
+        self, model: torch.nn.Module, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probs [B, C] and entropies, each row with its own copy of the prompt."""
+        labels = ids.masked_fill(mask == 0, -100)
+        labels[:, :-width] = -100
+        positions = positions_with_completions(rows, ids.shape[1] - width, width)
+        output = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions.to(ids.device),
+            labels=labels,
+            fused_lm_head=True,
+            **self.towers(model).media(rows, ids.device),
+        )
+        return output.log_probs[:, -width:], output.entropy[:, -width:] if entropy else None
+
+    def _shared(
+        self, model: torch.nn.Module, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same with one copy of each prompt."""
+        packed = pack(rows, ids[:, -width:], mask[:, -width:])
+        media = self.towers(model).media(packed.heads, ids.device)
+        output = model(packed=packed, packed_mode=self.sharing.mode, entropy=entropy, **media)
+        return output.log_probs, output.entropy
 
 
 def _scored(value: float) -> float | None:

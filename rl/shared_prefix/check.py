@@ -1,0 +1,65 @@
+"""Which way rows are scored, and the proof that the shared way gives what the plain one does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from omnistage.rl.encoding import Encoded
+from omnistage.rl.shared_prefix.attention import Mode
+from omnistage.rl.shared_prefix.layout import pack
+
+Setting = Literal["auto", "off", "dense", "cat", "cascade", "flex"]
+# Log-probs [B, C] (and entropies) of rows with ids [B, P + C] and mask [B, P + C], C the last argument.
+Score = Callable[[Sequence[Encoded], Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
+AUTO: Mode = "cat"
+COMPARED = 2
+# In float32 the largest difference of a token; in half precision, where each way is as far from the truth, the mean one.
+TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.03
+
+
+class Sharing:
+    """How a stage scores completions: `mode` is one of the shared ways, or None for the plain one.
+
+    The first time that a class of shapes is met (prompts and completions up to a power of two), a few rows are scored both ways; where they
+    differ by more than the tolerance, this says so once and scores plainly from then on. `agree` makes one number of those of all ranks,
+    the largest, so that all of them check and fall back together. `half` says that weights or products are of half precision.
+    """
+
+    def __init__(self, setting: Setting, agree: Callable[[float], float], *, half: bool) -> None:
+        self.mode: Mode | None = None if setting == "off" else AUTO if setting == "auto" else setting
+        self.agree = agree
+        self.half = half
+        self.checks = 0
+        self._seen: set[tuple[int, int]] = set()
+
+    def prove(self, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, plain: Score, shared: Score) -> None:
+        """Check the shapes of these rows if they are new, and fall back to the plain way where the two differ."""
+        if self.mode is None:
+            return
+        layout = pack(rows, ids[:, -width:], mask[:, -width:]).layout
+        new = {group.size_class for group in layout.groups} - self._seen
+        if not self.agree(float(bool(new))):
+            return
+        self._seen |= new
+        self.checks += 1
+        # Rows of one group, the longest prompt's: what is wrong with sharing shows there.
+        longest = max(rows, key=lambda row: len(row.ids))
+        few = [at for at, row in enumerate(rows) if row is longest][:COMPARED]
+        some = [rows[at] for at in few]
+        with torch.no_grad():
+            first, second = (score(some, ids[few], mask[few], width)[0].float() for score in (plain, shared))
+        asked = mask[few][:, -width:].bool()
+        apart = (first - second).abs()[asked]
+        worst = self.agree(float(apart.mean() if self.half else apart.max()) if len(apart) else 0.0)
+        if not worst <= (HALF_TOLERANCE if self.half else TOLERANCE):
+            warnings.warn(
+                f"shared_prefix {self.mode!r} differs from the plain way by {worst:.2g} in log-probability: completions are scored plainly",
+                stacklevel=2,
+            )
+            self.mode = None
