@@ -32,7 +32,7 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import nanstd
+from trl.trainer.utils import nanstd, split_tensor_dict
 
 from omnistage.data import prompts
 from omnistage.data.records import Record
@@ -40,10 +40,10 @@ from omnistage.rewards import base
 from omnistage.rewards.extract import text_of
 from omnistage.rl import credit, reward_metrics, rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
-from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens, thinker_of
+from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens, is_sharded, thinker_of
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
-from omnistage.rl.shared_prefix import forward
+from omnistage.rl.shared_prefix import decode, forward
 from omnistage.rl.shared_prefix.check import Setting, Sharing
 from omnistage.rl.shared_prefix.layout import pack
 
@@ -64,6 +64,9 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
     gets all completions of a step: the columns of the row, `prompt`, `completion`, `reward/NAME` (None: not scored), `advantage` of the
     whole completion and `advantage/SEGMENT` of its segments. `shared_prefix` says how completions are scored.
     """
+
+    # TRL's: the parts of the last rollouts.
+    _buffered_inputs: Any
 
     def __init__(
         self,
@@ -158,6 +161,21 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             self.pools, prompts=prompts_per_step, steps=rounds, repeats=self.num_generations, passes=passes, seed=self.args.seed
         )
 
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The part of a step's completions that is due, as TRL's, but whole groups (or equal slices of them) stay in one part.
+
+        TRL shuffles single completions over the parts; each part would then compute nearly every prompt of the step.
+        """
+        parts = self.args.steps_per_generation
+        if not self.model.training or parts == 1:
+            return super()._prepare_inputs(generation_batch)
+        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            block = math.gcd(self.args.per_device_train_batch_size, self.num_generations)
+            order = torch.randperm(len(self._rows) // block)[:, None] * block + torch.arange(block)
+            self._buffered_inputs = split_tensor_dict(_permuted(batch, order.flatten()), parts)
+        return self._buffered_inputs[self._step % parts]
+
     # Rollout: from rows to ids, from ids to completions.
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,8 +215,11 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             ) as model,
             self.accelerator.autocast(),
         ):
-            completions = rollout.generate(
-                thinker_of(model),
+            thinker = thinker_of(model)
+            # Sharded weights want all ranks in every step, which transformers' own loop sees to.
+            generate = rollout.generate if self.sharing.mode is None or is_sharded(thinker) else decode.generate
+            completions = generate(
+                thinker,
                 self.towers(model),
                 heads,
                 num_generations=num_generations,
@@ -358,6 +379,17 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         media = self.towers(model).media(packed.heads, ids.device)
         output = model(packed=packed, packed_mode=self.sharing.mode, entropy=entropy, **media)
         return output.log_probs, output.entropy
+
+
+def _permuted(batch: Mapping[str, Any], order: Tensor) -> dict[str, Any]:
+    """Each value of a row (a tensor's first axis, a list's entries) in another order; numbers of the whole batch as they are."""
+
+    def permuted(values: Any) -> Any:
+        if values is None or isinstance(values, Tensor):
+            return values[order] if values is not None and values.ndim else values
+        return [values[at] for at in order.tolist()]
+
+    return {name: permuted(values) for name, values in batch.items()}
 
 
 def _scored(value: float) -> float | None:

@@ -1,8 +1,8 @@
 """Attention over a packed row: the prompt sees itself, each completion sees the prompt and itself, all causally.
 
-Registered with transformers beside the implementation that a model already has, and called for packed rows alone: every other call (a
-tower, a rollout, a plain forward) goes to that implementation unchanged. The layout travels as a keyword argument of the forward, which
-also survives gradient checkpointing.
+Registered with transformers beside the implementation that a model already has, for packed rows and for steps of `decode`: every other
+call (a tower, a plain forward) goes to that implementation unchanged. The layout travels as a keyword argument of the forward, which also
+survives gradient checkpointing.
 
 | mode | how | copies of the prompt's keys and values |
 |---|---|---|
@@ -24,6 +24,7 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from omnistage.rl.shared_prefix.cascade import cascade
+from omnistage.rl.shared_prefix.decode import PrefixCache
 from omnistage.rl.shared_prefix.layout import Layout
 
 Mode = Literal["dense", "cat", "cascade", "flex"]
@@ -43,7 +44,7 @@ def install(model: PreTrainedModel) -> None:
 
 def _over(ordinary: Callable[..., Any]) -> Callable[..., Any]:
     def attend(
-        module: torch.nn.Module,
+        module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -51,12 +52,15 @@ def _over(ordinary: Callable[..., Any]) -> Callable[..., Any]:
         *arguments: Any,
         packed_layout: Layout | None = None,
         packed_mode: Mode = "cat",
+        prefix_cache: PrefixCache | None = None,
         **settings: Any,
     ) -> tuple[Tensor, Tensor | None]:
+        scale = settings.get("scaling") or query.shape[-1] ** -0.5
+        if prefix_cache is not None:
+            return prefix_cache.attend(module.layer_idx, query, key, value, scale).transpose(1, 2).contiguous(), None
         if packed_layout is None:
             result: tuple[Tensor, Tensor | None] = ordinary(module, query, key, value, attention_mask, *arguments, **settings)
             return result
-        scale = settings.get("scaling") or query.shape[-1] ** -0.5
         out = attention(query, key, value, packed_layout, packed_mode, scale)
         return out.transpose(1, 2).contiguous(), None
 

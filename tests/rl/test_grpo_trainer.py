@@ -18,44 +18,8 @@ from omnistage.data.records import MediaRef, Modality, Record
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
-from omnistage.rl.sampler import Pool
+from trainers import G, odd_tokens, trainer_for
 from world import SHAPE, World, reference_log_probs
-
-G = 2
-
-
-def odd_tokens(completion_ids: list[list[int]], **columns: Any) -> list[float]:
-    """A reward that any policy can earn: the share of odd token ids."""
-    return [sum(token % 2 for token in ids) / len(ids) for ids in completion_ids]
-
-
-def trainer_for(
-    world: World, records: list[Record], tmp_path: Path, *, frozen: tuple[policy.Part, ...] = (), **settings: Any
-) -> OmniGRPOTrainer:
-    model = world.model()
-    policy.freeze(model, frozen)
-    defaults: dict[str, Any] = {
-        "per_device_train_batch_size": G * 2,
-        "num_generations": G,
-        "max_completion_length": 6,
-        "max_steps": 1,
-        "bf16": False,
-        "use_cpu": True,
-        "report_to": [],
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        "learning_rate": 1e-3,
-    }
-    args = GRPOConfig(str(tmp_path / "out"), **(defaults | settings))
-    return OmniGRPOTrainer(
-        model,
-        [odd_tokens],
-        args=args,
-        records=records,
-        pools=[Pool(tuple(range(len(records))), 1.0)],
-        encoder=world.encoder(model),
-    )
 
 
 def scored(trainer: OmniGRPOTrainer, rows: list[Encoded], completions: list[list[int]]) -> torch.Tensor:

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from trl import GRPOConfig
 
+import trainers
 from omnistage.data.records import Record
 from omnistage.rewards import base, rollouts
 from omnistage.rewards.base import About, marked
 from omnistage.rl import credit
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
-from omnistage.rl.sampler import Pool
 from world import World
 
 G = 4
@@ -49,29 +48,9 @@ class Scripted(OmniGRPOTrainer):
 
 
 def trainer_for(world: World, tmp_path: Path, rewards: list[Any], kind: type[OmniGRPOTrainer] = Scripted, **settings: Any) -> Any:
-    model = world.model()
     records = settings.pop("records", None) or world.records("video")[:4]
-    recorder = settings.pop("recorder", None)
-    args = GRPOConfig(
-        str(tmp_path / "out"),
-        **{
-            "per_device_train_batch_size": G * 2,
-            "num_generations": G,
-            "max_completion_length": 40,
-            "max_steps": 1,
-            "bf16": False,
-            "use_cpu": True,
-            "report_to": [],
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "gradient_checkpointing": False,
-            "learning_rate": 1e-3,
-            "reward_weights": [1.0] * len(rewards),
-        }
-        | settings,
-    )
-    pools = [Pool(tuple(range(len(records))), 1.0)]
-    return kind(model, rewards, args=args, records=records, pools=pools, encoder=world.encoder(model), recorder=recorder)
+    given = {"num_generations": G, "max_completion_length": 40} | settings
+    return trainers.trainer_for(world, records, tmp_path, rewards, kind=kind, **given)
 
 
 def token_gradients(trainer: Any) -> tuple[torch.Tensor, dict[str, Any]]:
