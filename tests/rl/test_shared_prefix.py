@@ -243,8 +243,8 @@ def test_groups_stay_together_in_the_parts_of_a_step(world: World, tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("omnistage.rl.grpo_trainer.pack", watched)
         trainer.train()
-    assert len(sizes) >= 4
-    assert set(sizes) == {(4,)}
+    # Two rows at a time are the checks of the shared way.
+    assert [size for size in sizes if size != (2,)] == [(4,)] * 4
 
 
 @pytest.fixture
