@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from omnistage.data.errors import InputError
+from omnistage.rewards.base import reward
 from omnistage.rewards.extract import text_of
 from omnistage.rewards.grade import grade_completion
 
 
+@reward(range=(0, 1), looks_at=["answer"])
 def accuracy(
     completions: Sequence[Any],
     target: Sequence[str],
@@ -20,10 +22,11 @@ def accuracy(
     partial: bool = False,
     **columns: Any,
 ) -> list[float | None]:
-    """1 for the right answer in the answer tag, else 0; half credit for an incomplete selection with `partial`; open answers unscored.
+    """1 for the right answer in the answer tag, else 0; half credit for an incomplete selection with `partial`.
 
-    All columns hold one value a completion, and each row is graded by its own kind. Raises `InputError` that names the record when
-    a target cannot be read for its kind.
+    A number may be written as a plain mathematical expression. Scalars, poses and open answers are unscored, but for open ones whose
+    target is a number or such an expression. All columns hold one value a completion, and each row is graded by its own kind.
+    Raises `InputError` that names the record when a target cannot be read for its kind.
     """
     scores: list[float | None] = []
     for row, (completion, right, row_kind, row_options) in enumerate(zip(completions, target, kind, options, strict=True)):

@@ -1,4 +1,4 @@
-"""The one door through which a model's text comes in: its tags, and the normal form of its answer.
+"""The one door through which a model's text comes in: its tags, the normal form of its answer, and what its thinking mentions.
 
 Training, the format check, the reasoning check and evaluation all read through here, so they cannot disagree about what was answered.
 Nothing here raises for any text, and time grows linearly with its length.
@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from omnistage.data.records import LEVELS, AnswerKind
-from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary
+from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary, words_of
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
@@ -26,8 +26,34 @@ _JOINS = vocabulary("or and to through thru till until")
 _MINUS = frozenset({"minus", "negative"})
 # 'A or B' selects neither; what 'all except B' selects is not said.
 _SELECTS_NOTHING = EXCEPT | {"or"}
+# Whoever writes a number more often than this gives no answer, and each place takes time to look at.
+_MOST_TIMES = 100
 # 'no doubt' is no 'no'.
 _NO_MATTER = vocabulary("answer clue doubt idea question telling wonder")
+_SEPARATORS = re.compile(r"[\s,;()\[\]{}]++")
+_FLOAT = re.compile(r"[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+")
+# Longer than any float that a program writes.
+_MOST_DIGITS = 40
+
+# More than any model writes in one completion; what stands behind is not split into words.
+MOST_SPLIT = 250_000
+
+# What takes a mention back: 'I do not see a red disc', 'neither a dog nor a cat', 'the red disc is missing'.
+_NEGATES = vocabulary(
+    "no not never without neither nor nobody lacks lacking cannot can't couldn't don't doesn't didn't isn't aren't wasn't weren't won't "
+    "haven't hasn't 不 没 非 无"
+)
+_BEFORE_MENTION = vocabulary(
+    "a an the any some such there is are was were be been being see sees seen hear hears heard notice find spot detect show shows shown "
+    "contain contains have has sight sound sounds sign trace of 有 看 听 见 到 是"
+)
+_IS = vocabulary("is are was were be")
+_IS_NOT = vocabulary("isn't aren't wasn't weren't cannot can't couldn't")
+_PERCEIVED = vocabulary("visible audible present there here seen heard shown found")
+_GONE = vocabulary("absent missing invisible inaudible")
+_CLAUSE_END = re.compile(r"[.,!?;:\n]")
+_REACH = 8
+_VOWEL = re.compile(r"[aeiouy]")
 
 
 def text_of(completion: str | Sequence[Mapping[str, Any]]) -> str:
@@ -128,6 +154,101 @@ def read_answer(answer: str, kind: AnswerKind, options: Sequence[str]) -> str | 
             return None
 
 
+def read_numbers(answer: str) -> list[float] | None:
+    """The numbers of an answer that is nothing but decimal numbers between white space, commas, semicolons and brackets; else None.
+
+    '1e999' is infinite: whoever measures with the numbers looks whether they are finite.
+    """
+    pieces = [piece for piece in _SEPARATORS.split(plain(answer)) if piece]
+    if not pieces or any(len(piece) > _MOST_DIGITS or not _FLOAT.fullmatch(piece) for piece in pieces):
+        return None
+    return [float(piece) for piece in pieces]
+
+
+def words_in(text: str) -> list[str]:
+    """The case-folded words of a text, each Chinese and Japanese character as one; of its first 250,000 characters."""
+    return [word.folded for word in words_of(plain(text[:MOST_SPLIT]))]
+
+
+def mentions(text: str, phrases: Collection[str], most_words: int | None = None) -> set[str]:
+    """The phrases that a text mentions: word for word whatever the case, number and tense ('dogs', 'barking' for 'dog barks').
+
+    A mention that is denied ('no dog', 'I cannot hear a dog', 'the dog is missing') is none. `most_words` leaves out what stands
+    after so many words, and nothing is looked for behind the first 250,000 characters.
+    """
+    wording = Wording(plain(text[:MOST_SPLIT]), ())
+    words = wording.words[:most_words]
+    roots = {folded: _root(folded) for folded in {word.folded for word in words}}
+    sequence = [roots[word.folded] for word in words]
+    wanted: dict[str, list[tuple[list[str], str]]] = {}
+    for phrase in phrases:
+        parts = [_root(word) for word in words_in(phrase)]
+        if parts:
+            wanted.setdefault(parts[0], []).append((parts, phrase))
+    found: set[str] = set()
+    for at, root in enumerate(sequence):
+        for parts, phrase in wanted.get(root, ()):
+            here = phrase not in found and sequence[at : at + len(parts)] == parts
+            if here and not (_negated_before(wording, at) or _gone_after(wording, at + len(parts))):
+                found.add(phrase)
+    return found
+
+
+def _root(word: str) -> str:
+    """A word without the endings of number and tense; rough, but the same for both sides: 'clap', 'claps', 'clapped' and 'clapping'."""
+    if len(word) < 4 or not word.isascii():
+        return word
+    word = word.removesuffix("'s")
+    for ending in ("ing", "ed"):
+        body = word.removesuffix(ending)
+        if body != word and len(body) > 2 and _VOWEL.search(body) and not word.endswith("eed"):
+            if body.endswith("i"):
+                return f"{body[:-1]}y"
+            doubled = body[-1] == body[-2] and body[-1] not in "lszaeiou"
+            return body[:-1] if doubled else _without_e(body)
+    if word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    if len(word) > 4 and word.endswith("ie"):
+        word = f"{word[:-2]}y"
+    return _without_e(word)
+
+
+def _without_e(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("e") else word
+
+
+def _negated_before(wording: Wording, first: int) -> bool:
+    """Whether the clause before word `first` denies it; of a list ('no dog or cat') every part."""
+    if wording.denied_before(first):
+        return True
+    listed = False
+    for at in range(first - 1, max(-1, first - 1 - _REACH), -1):
+        if _CLAUSE_END.search(wording.gap(at + 1)):
+            return False
+        word = wording.words[at].folded
+        if word in _NEGATES:
+            return True
+        listed = listed or word in ("or", "nor")
+        if not listed and word not in _BEFORE_MENTION:
+            return False
+    return False
+
+
+def _gone_after(wording: Wording, after: int) -> bool:
+    """Whether the words from `after` on say that what stands before them is not there: 'is not visible', 'cannot be heard'."""
+    following: list[str] = []
+    for at in range(after, min(after + 4, len(wording.words))):
+        if _CLAUSE_END.search(wording.gap(at)):
+            break
+        following.append(wording.words[at].folded)
+    if not following or following[0] not in _IS | _IS_NOT:
+        return False
+    if following[0] in _IS and not _GONE.isdisjoint(following[1:2]):
+        return True
+    negated = following[0] in _IS_NOT or following[1:2] in (["not"], ["never"])
+    return negated and not _PERCEIVED.isdisjoint(following[1:])
+
+
 def _single_choice(text: str, options: Sequence[str]) -> str | None:
     exact = _exact_option(text, options)
     if exact is not None:
@@ -174,6 +295,8 @@ def _number(wording: Wording) -> str | None:
         return None
     places = [at for at, word in enumerate(words) if is_number(word)]
     sure = [at for at in places if not _is_pronoun(words, at)] or places
+    if len(sure) > _MOST_TIMES:
+        return None
     if any(wording.denied_before(at) or wording.taken_back(at + 1) or wording.bounds(at, at + 1) for at in sure):
         return None
     return only({value_at(words, at) for at in sure})

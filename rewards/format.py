@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omnistage.rewards.extract import answer_of, is_well_formed, read_answer, text_of
-from omnistage.rewards.grade import kind_of
+from omnistage.rewards.base import reward
+from omnistage.rewards.extract import answer_of, is_well_formed, text_of
+from omnistage.rewards.grade import kind_of, read
 
 
+@reward(range=(0, 1), looks_at=["form"])
 def format(completions: Sequence[Any], kind: Sequence[str], options: Sequence[Sequence[str]], **columns: Any) -> list[float]:
     """1 for one thinking, then one answer that can be read for its kind, with nothing around them; else 0.
 
@@ -19,4 +21,4 @@ def format(completions: Sequence[Any], kind: Sequence[str], options: Sequence[Se
 
 def _fits(text: str, kind: str, options: Sequence[str]) -> bool:
     answer = answer_of(text)
-    return is_well_formed(text) and answer is not None and read_answer(answer, kind_of(kind), options) is not None
+    return is_well_formed(text) and answer is not None and read(answer, kind_of(kind), options) is not None

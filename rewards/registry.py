@@ -19,7 +19,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.user_code import function_of_file, function_of_module
-from omnistage.rewards import accuracy, format, judge, reasoning
+from omnistage.rewards import accuracy, format, judge, length, overlap, pose, reasoning, repetition, scalar, temporal
 from omnistage.rewards.base import COLUMNS, Segment, about, marked
 from omnistage.rewards.calls import Call, OnError, checked
 
@@ -27,8 +27,17 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "accuracy": accuracy.accuracy,
     "format": format.format,
     "reasoning": reasoning.reasoning,
-    "judge": judge.Judge,
+    "consistency": reasoning.consistency,
+    "evidence": reasoning.evidence,
     "quality": judge.Quality,
+    "judge": judge.Judge,
+    "length": length.length,
+    "overlong": length.overlong,
+    "repetition": repetition.repetition,
+    "overlap": overlap.overlap,
+    "scalar": scalar.scalar,
+    "pose": pose.pose,
+    "temporal": temporal.temporal,
 }
 ENTRY_POINTS = "omnistage.rewards"
 

@@ -242,7 +242,7 @@ def test_wrong_input_stays_the_users_to_mend() -> None:
         (
             "accurcy",
             {},
-            r"^unknown reward 'accurcy'; did you mean 'accuracy'\? known: accuracy, format, reasoning.*'path/file.py:function'$",
+            r"^unknown reward 'accurcy'; did you mean 'accuracy'\? known: accuracy, consistency, .*'path/file.py:function'$",
         ),
         ("", {}, r"^unknown reward ''"),
         ("accuracy", {"partal": True}, r"^reward 'accuracy': unknown setting 'partal'; did you mean 'partial'\? known: partial$"),

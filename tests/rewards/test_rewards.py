@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from omnistage.data.errors import InputError
 from omnistage.rewards.accuracy import accuracy
+from omnistage.rewards.base import about
 from omnistage.rewards.format import format
-from omnistage.rewards.reasoning import reasoning
+from omnistage.rewards.length import length, overlong
+from omnistage.rewards.overlap import overlap
+from omnistage.rewards.pose import pose
+from omnistage.rewards.reasoning import consistency, evidence, reasoning
+from omnistage.rewards.registry import RewardSpec, load
+from omnistage.rewards.repetition import repetition
+from omnistage.rewards.scalar import scalar
+from omnistage.rewards.temporal import temporal
 
 FOUR = ["happy", "sad", "angry", "afraid"]
 
@@ -50,6 +59,12 @@ def test_accuracy_grades_each_row_by_its_own_kind() -> None:
         ("multi_select", "A,C", "<answer></answer>", 0.0),
         ("open", "friends", "<answer>friends</answer>", None),
         ("single_choice", "B", "B", 0.0),
+        ("number", "0.5", "<think>1</think><answer>$\\frac{1}{2}$</answer>", 1.0),
+        ("open", "1/2", "<answer>0.5</answer>", 1.0),
+        ("open", "1/2", "<think>1/2</think><answer>a half</answer>", 0.0),
+        ("level", "good", "<answer>The quality is Good.</answer>", 1.0),
+        ("scalar", "50", "<answer>50</answer>", None),
+        ("pose", "a pose", "<answer>0</answer>", None),
     ]
     kinds, targets, texts, scores = (list(column) for column in zip(*rows, strict=True))
     assert accuracy(completions=_chat(*texts), **_columns(kinds, targets)) == scores
@@ -84,6 +99,13 @@ def test_format_wants_one_thinking_and_one_answer_that_can_be_read() -> None:
         ("multi_select", "<think>x</think><answer>A, D</answer>", 1.0),
         ("multi_select", "<think>x</think><answer> </answer>", 0.0),
         ("open", "<think>x</think><answer>friends</answer>", 1.0),
+        ("open", "<think>x</think><answer> .,; </answer>", 0.0),
+        ("number", "<think>x</think><answer>1/2</answer>", 1.0),
+        ("number", "<think>x</think><answer>3-4</answer>", 0.0),
+        ("scalar", "<think>x</think><answer>51.9</answer>", 1.0),
+        ("level", "<think>x</think><answer>great</answer>", 0.0),
+        ("pose", f"<think>x</think><answer>{'0.1 ' * 72}</answer>", 1.0),
+        ("pose", "<think>x</think><answer>arms raised</answer>", 0.0),
         ("number", "<answer>4</answer>", 0.0),
         ("number", "<think></think><answer>4</answer>", 0.0),
         ("number", "<think>x</think><answer>4</answer> done", 0.0),
@@ -112,9 +134,106 @@ def test_reasoning_compares_the_conclusion_with_the_answer() -> None:
     ]
     kinds, texts, scores = (list(column) for column in zip(*rows, strict=True))
     assert reasoning(completions=_chat(*texts), **_columns(kinds)) == scores
+    assert consistency(completions=_chat(*texts), **_columns(kinds)) == scores
 
 
 def test_reasoning_and_format_do_not_look_at_the_target() -> None:
     text = "<think>He cries, so B.</think><answer>B</answer>"
     for reward in (reasoning, format):
         assert [reward([text], **_columns(["single_choice"], [target])) for target in "AB"] == [[1.0], [1.0]]
+
+
+FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "accuracy": (accuracy, {}),
+    "format": (format, {}),
+    "consistency": (consistency, {}),
+    "evidence": (evidence, {}),
+    "length": (length, {"most": 10, "unit": "words"}),
+    "thinking": (length, {"most": 10, "unit": "words", "of": "thinking"}),
+    "overlong": (overlong, {"most": 10, "soft": 5}),
+    "repetition": (repetition, {}),
+    "rouge1": (overlap, {"measure": "rouge1"}),
+    "rouge2": (overlap, {"measure": "rouge2"}),
+    "rougeL": (overlap, {"measure": "rougeL"}),
+    "wer": (overlap, {"measure": "wer"}),
+    "scalar": (scalar, {"scale": 1.0}),
+    "pose": (pose, {}),
+    "temporal": (temporal, {}),
+}
+IDENTITIES = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0] * 24
+
+
+BY_KIND = ("accuracy", "format", "consistency", "temporal")
+TARGETS = {"single_choice": "B", "number": "4", "yes_no": "yes", "open": "the red disc moves", "scalar": "4", "pose": "x"}
+
+
+def _seconds(name: str, text: str) -> float:
+    """The best of two runs: what other processes do to the machine is not ours."""
+    function, settings = FAMILIES[name]
+    kinds = ["single_choice", "number", "yes_no"] if name in BY_KIND else [name if name in TARGETS else "open"]
+    taken = []
+    for _ in range(2):
+        start = time.process_time()
+        for kind in kinds:
+            columns = _columns([kind], [TARGETS[kind]]) | {
+                "shuffled": [[text]],
+                "evidence": [{"sight": ["red disc"], "sound": ["beep|tone"]}],
+            }
+            columns["values"] = [IDENTITIES if kind == "pose" else [4.0]]
+            function(completions=_chat(text), **columns, **settings)
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("piece", ["<think>", "<answer>", "(", "9^", "<think>a</think><answer>4</answer>"])
+def test_a_megabyte_takes_no_longer_than_two_halves(name: str, piece: str) -> None:
+    """A pattern that looks at each place again for each place before it takes four times as long for twice the text, and hours for this."""
+    half = piece * (500_000 // len(piece))
+    took = _seconds(name, half)
+    assert took < 2
+    assert _seconds(name, half * 2) < 3 * took + 0.2
+
+
+@pytest.mark.parametrize("piece", ["(", "9^", "\\frac{", "no red disc or "])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_long_thinking_and_a_long_answer_are_read_in_linear_time(name: str, piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    assert _seconds(name, f"<think>{text}</think><answer>{text}</answer>") < 5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_range_that_a_reward_declares_holds_for_odd_texts(name: str) -> None:
+    function, settings = FAMILIES[name]
+    texts = ["", "<answer>", "<think></think><answer></answer>", "<think>x</think><answer>4</answer>", "\ud800", "<answer>9^9^9^9</answer>"]
+    kind = name if name in ("scalar", "pose") else "open" if name in ("rouge1", "rouge2", "rougeL", "wer") else "number"
+    columns = _columns([kind] * len(texts), ["4"] * len(texts)) | {"shuffled": [[text] for text in texts]}
+    columns["evidence"] = [{"sight": ["red disc"], "sound": []}] * len(texts)
+    columns["values"] = [IDENTITIES if kind == "pose" else [4.0]] * len(texts)
+    said = about(function)
+    for value in function(completions=_chat(*texts), **columns, **settings):
+        assert value is None or said.low <= value <= said.high
+
+
+def test_settings_are_checked_when_a_reward_is_loaded() -> None:
+    """By the types of their parameters, with the registry as users name rewards."""
+    place = "omnistage.rewards"
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("length:length", {"most": -1}),
+        ("length:length", {"most": 5, "unit": "bytes"}),
+        ("length:overlong", {"most": 5, "soft": 0}),
+        ("repetition:repetition", {"n": 0}),
+        ("overlap:overlap", {"measure": "bleu"}),
+        ("scalar:scalar", {}),
+        ("scalar:scalar", {"scale": -1.0}),
+        ("pose:pose", {"layout": "diagonal"}),
+        ("temporal:temporal", {"margin": -0.1}),
+        ("reasoning:reasoning", {"parts": {"quality": 1.0}}),
+        ("reasoning:evidence", {"most_words": 0}),
+    ]
+    for module, config in wrong:
+        with pytest.raises(InputError, match="setting"):
+            load(RewardSpec(f"{place}.{module}", config=config))
+    parts = load(RewardSpec(f"{place}.reasoning:reasoning", config={"parts": {"consistency": 1, "evidence": 0.5}, "most_words": 80}))
+    columns = _columns(["yes_no"], ["yes"]) | {"evidence": [{"sight": ["nod"], "sound": []}]}
+    assert parts(_chat("<think>He nods, so yes.</think><answer>No</answer>"), **columns) == [pytest.approx(1 / 3)]

@@ -1,0 +1,74 @@
+"""How close is the answer's number to the right one?
+
+tolerance        1 for |answer - right| <= scale, else 0
+linear           max(0, 1 - |answer - right| / scale)
+exponential      exp(-|answer - right| / scale)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import PositiveFloat
+
+from omnistage.data.errors import InputError
+from omnistage.data.records import AnswerKind
+from omnistage.rewards import expression
+from omnistage.rewards.base import reward
+from omnistage.rewards.extract import answer_of, read_answer, text_of
+from omnistage.rewards.grade import kind_of
+
+Measure = Literal["tolerance", "linear", "exponential"]
+
+
+@reward(range=(0, 1), looks_at=["answer"])
+def scalar(
+    completions: Sequence[Any],
+    target: Sequence[str],
+    kind: Sequence[str],
+    values: Sequence[Sequence[float]] | None = None,
+    *,
+    scale: PositiveFloat,
+    measure: Measure = "exponential",
+    **columns: Any,
+) -> list[float | None]:
+    """The closeness of the answer to `values[0]`, or to the target where a row has no values; `scale` is in the unit of the numbers.
+
+    No answer and one that is no number score 0; other kinds than scalar and number are unscored. A number may be an expression ('1/2').
+    All columns hold one value a completion. Raises `InputError` for an unknown kind, a right number that is none, or a scale not above 0.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"scalar: scale is {scale}; must be a number above 0")
+    rights = values if values is not None else [()] * len(completions)
+    scores: list[float | None] = []
+    for completion, row_target, row_kind, row_values in zip(completions, target, kind, rights, strict=True):
+        of = kind_of(row_kind)
+        if of not in (AnswerKind.SCALAR, AnswerKind.NUMBER):
+            scores.append(None)
+            continue
+        right = row_values[0] if row_values else _number(row_target, of)
+        if right is None or not math.isfinite(right):
+            raise InputError(f"target {row_target!r} with values {list(row_values)} is no {of} answer")
+        answer = answer_of(text_of(completion))
+        found = None if answer is None else _number(answer, of)
+        scores.append(0.0 if found is None else _closeness(abs(found - right), scale, measure))
+    return scores
+
+
+def _number(text: str, kind: AnswerKind) -> float | None:
+    if expression.is_compound(text):
+        return expression.number_of(text)
+    found = read_answer(text, kind, ())
+    return None if found is None else float(found)
+
+
+def _closeness(error: float, scale: float, measure: Measure) -> float:
+    match measure:
+        case "tolerance":
+            return float(error <= scale)
+        case "linear":
+            return max(0.0, 1 - error / scale)
+        case "exponential":
+            return math.exp(-error / scale)
