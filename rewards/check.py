@@ -229,7 +229,7 @@ def _problem(probe: Probe, value: Value | str, best: float, looks_at: frozenset[
         return "it fails"
     if value is None:
         return None
-    if not probe.faults:
+    if not probe.faults and looks_at:
         return "a right completion earns less than the best value" if value < best - _TOLERANCE else None
     if not probe.faults & looks_at:
         return None

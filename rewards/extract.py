@@ -22,6 +22,7 @@ _UNREAD_NUMBERS = vocabulary(
     "half dozen eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
     "eighty ninety hundred thousand million billion"
 )
+_POWER = re.compile(r"[0-9)][ \t]{0,4}(?:\^|\*\*)[ \t]{0,4}[-+(]?[0-9]")
 _JOINS = vocabulary("or and to through thru till until")
 _MINUS = frozenset({"minus", "negative"})
 # 'A or B' selects neither; what 'all except B' selects is not said.
@@ -292,6 +293,9 @@ def _folded(text: str) -> str:
 def _number(wording: Wording) -> str | None:
     words = wording.words
     if any(not _UNREAD_NUMBERS.isdisjoint(word.folded.split("-")) for word in words):
+        return None
+    # '9^9' is no 9; expressions have a reader of their own (`grade.read`).
+    if _POWER.search(wording.text):
         return None
     places = [at for at, word in enumerate(words) if is_number(word)]
     sure = [at for at in places if not _is_pronoun(words, at)] or places

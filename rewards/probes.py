@@ -18,6 +18,7 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 GOLD, BARE_GOLD, WRONG = "gold", "thinking mentions nothing", "wrong answer"
 SIZES = (10_000, 100_000, 1_000_000)
 
+_NOTHING_MENTIONED = "I looked and I listened."
 _ANSWER: frozenset[Aspect] = frozenset({"answer"})
 _FORM: frozenset[Aspect] = frozenset({"form"})
 _THINKING: frozenset[Aspect] = frozenset({"thinking"})
@@ -52,8 +53,8 @@ def probes_of(record: Record) -> Iterator[Probe]:
     yield Probe(WRONG, _whole(otherwise, wrong), _ANSWER, tells=None if seen else "answer")
     if seen:
         # What is mentioned may hold the right answer, for whoever reads it there.
-        yield Probe(BARE_GOLD, _whole(_thinking(record, gold, ""), gold), _EVIDENCE, tells="evidence")
-        yield Probe("wrong answer, nothing mentioned", _whole(_thinking(record, wrong, ""), wrong), _ANSWER | _EVIDENCE, tells="answer")
+        yield Probe(BARE_GOLD, _whole(_NOTHING_MENTIONED, gold), _EVIDENCE, tells="evidence")
+        yield Probe("wrong answer, nothing mentioned", _whole(_NOTHING_MENTIONED, wrong), _ANSWER | _EVIDENCE, tells="answer")
     yield Probe("wrong answer, right thinking", _whole(because, wrong), _ANSWER | _THINKING)
     yield Probe("wrong answer, gold behind it", f"{_whole(otherwise, wrong)} {gold}", _ANSWER | _FORM)
     yield Probe("wrong answer, gold before it", f"{gold} {_whole(otherwise, wrong)}", _ANSWER | _FORM)

@@ -47,7 +47,7 @@ FOUR = ("happy", "sad", "angry", "afraid")
         (AnswerKind.NUMBER, "1/3", "0.333333", Grade(0.0, "0.333333", "wrong")),
         (AnswerKind.NUMBER, r"\frac{\sqrt{2}}{2}", r"1/\sqrt{2}", Grade(1.0, "sqrt(2)/2", "right")),
         (AnswerKind.NUMBER, "4", "1/0", Grade(0.0, None, "unreadable")),
-        (AnswerKind.NUMBER, "4", "9^9^9^9", Grade(0.0, "9", "wrong")),
+        (AnswerKind.NUMBER, "4", "9^9^9^9", Grade(0.0, None, "unreadable")),
         (AnswerKind.NUMBER, "3", "3-4", Grade(0.0, None, "unreadable")),
         (AnswerKind.NUMBER, "0.5", "it is 1/2", Grade(0.0, None, "unreadable")),
     ],
