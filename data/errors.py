@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Literal
 
 
 class OmnistageError(Exception):
@@ -26,8 +27,15 @@ class RecordError(InputError):
     """A row of an annotation file does not hold what its format says."""
 
 
+MediaFault = Literal["missing", "unreadable", "truncated", "no_picture", "no_frames", "no_sound", "too_short"]
+
+
 class MediaError(InputError, OSError):
-    """A clip is missing, unreadable, outside its media root, or has no stream of the kind that is asked for."""
+    """A clip is missing, unreadable, outside its media root, or has no stream of the kind that is asked for; `code` says which."""
+
+    def __init__(self, message: str, code: MediaFault = "unreadable") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RewardError(OmnistageError, RuntimeError):

@@ -10,37 +10,31 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from omnistage.data import container_size
+from omnistage.data.clip_file import Frames, ends_early, fault, opened, packet_end, picture_stream
+from omnistage.data.container_size import MAX_LOST
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.records import MediaRef
+from omnistage.data.sound import MIN_SOUND_SAMPLES as MIN_SOUND_SAMPLES
+from omnistage.data.sound import SOUND_RATE_HZ as SOUND_RATE_HZ
+from omnistage.data.sound import heard
 
-SOUND_RATE_HZ = 16_000
-# 25 ms, one window of the mel spectrum: anything shorter becomes no audio token at all.
-MIN_SOUND_SAMPLES = 400
-# From telephones to the finest converters.
-MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
+# Changed whenever the same file would give other frames or samples, or is refused for another reason.
+VERSION = 2
 FRAME_FACTOR = 2
-# A clip that lost more of its frames (or bytes) than this is broken; a few lost ones are common at the end of cut clips.
-MAX_LOST_FRAMES = 0.1
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 # Frames a second of a clip that is a folder of images, where its annotation does not say otherwise.
 FOLDER_FPS = 1.0
+# How files of MP4, Matroska, AVI, FLV, Ogg, ASF, MPEG-PS and MPEG-TS begin.
+_NO_PLAYLIST = re.compile(rb"\0|\x1aE\xdf\xa3|RIFF|FLV|OggS|0&\xb2u|G")
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ def decode(ref: MediaRef, limits: MediaLimits) -> Clip:
     """
     frames, fps = _picture(ref, limits)
     sound_path = ref.path if ref.kind == "audio" else ref.sound
-    sound = _sound(sound_path, limits.max_sound_s) if sound_path is not None else None
+    sound = heard(sound_path, limits.max_sound_s) if sound_path is not None else None
     return altered(Clip(frames=frames, fps=fps, sound=sound), ref)
 
 
@@ -107,17 +101,18 @@ def _picture(ref: MediaRef, limits: MediaLimits) -> tuple[NDArray[np.uint8] | No
     if ref.kind == "image":
         return _still(ref.path), None
     if ref.kind == "video" and os.path.isdir(ref.path):
-        return _frames_folder(ref.path, limits, FOLDER_FPS if ref.fps is None else ref.fps)
+        rate = folder_rate(len(frame_files(ref.path)), ref.fps, limits)
+        return _frames_folder(ref.path, limits), rate
     return _frames(ref.path, limits) if ref.kind == "video" else (None, None)
 
 
 def _still(path: str) -> NDArray[np.uint8]:
     """An image as one frame [1, H, W, 3]."""
-    with _opened(path) as container:
-        stream = _picture_stream(container)
-        frame = next(container.decode(stream), None) if stream is not None else None
+    with opened(path) as clip:
+        stream = picture_stream(clip)
+        frame = next(iter(Frames(clip, stream)), None) if stream is not None else None
         if frame is None:
-            raise MediaError(f"{path!r} holds no image")
+            raise MediaError(f"{path!r} holds no image", "no_picture")
         image: NDArray[np.uint8] = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)[None].astype(np.uint8)
         return image
 
@@ -136,8 +131,8 @@ def streams(path: str) -> tuple[bool, bool]:
     """Whether the clip has a picture and whether it has sound, told from opening it once."""
     if os.path.isdir(path):
         return bool(frame_files(path)), False
-    with _opened(path) as container:
-        return _picture_stream(container) is not None, bool(container.streams.audio)
+    with opened(path) as clip:
+        return picture_stream(clip) is not None, bool(clip.streams.audio)
 
 
 def frame_files(folder: str) -> list[str]:
@@ -157,10 +152,13 @@ def _by_numbers(name: str) -> list[str | int]:
 
 def resolve(path_in_file: str, media_root: Path) -> str:
     """The real path of a file that an annotation names, which must lie under `media_root` after links are followed; else `MediaError`."""
-    if not path_in_file.strip() or "\0" in path_in_file:
-        raise MediaError(f"{path_in_file!r} is no path")
     root = os.path.realpath(media_root)
-    target = os.path.realpath(os.path.join(root, path_in_file))
+    try:
+        target = os.path.realpath(os.path.join(root, path_in_file))
+    except ValueError:  # a zero byte, or half a pair of surrogates
+        target = ""
+    if not path_in_file.strip() or not target:
+        raise MediaError(f"{path_in_file!r} is no path")
     if not Path(target).is_relative_to(root):
         raise MediaError(f"{path_in_file!r} leaves the media root {str(media_root)!r}: it leads to {target!r}; give a root that holds it")
     return target
@@ -182,77 +180,62 @@ def _indices(total: int, source_fps: float, limits: MediaLimits) -> list[int]:
     return [int(i) for i in np.linspace(0, total - 1, count).round()]
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[InputContainer]:
-    if not os.path.isfile(path):
-        raise MediaError(f"{path!r} is a folder, not a clip" if os.path.isdir(path) else f"{path!r} does not exist")
-    if (lost := _lost_share(path)) > MAX_LOST_FRAMES:
-        raise MediaError(f"{path!r} is cut short: {100 * lost:.0f}% of its bytes are not there")
-    try:
-        # A playlist under the media root must not make us fetch from the network; tags in odd encodings are no reason to fail.
-        with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
-            yield container
-    except av.FFmpegError as error:
-        raise MediaError(f"{path!r} cannot be read as a clip: {error.strerror}") from error
-
-
-def _lost_share(path: str) -> float:
-    try:
-        return container_size.lost_share(path)
-    except OSError as error:
-        raise MediaError(f"{path!r} cannot be read: {error.strerror}") from error
-
-
-def _decoded(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Any]:
-    """The frames of one stream, in order."""
-    for packet in container.demux(stream):
-        # Ogg files may open with thousands of empty packets, which decoders refuse; the empty one without a time ends the stream.
-        if packet.size or packet.pts is None:
-            yield from packet.decode()
-
-
-def _picture_stream(container: InputContainer) -> VideoStream | None:
-    streams = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
-    return next(streams, None)
-
-
 def _frames(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], float]:
-    with _opened(path) as container:
-        stream = _picture_stream(container)
-        if stream is None:
-            raise MediaError(f"{path!r} has no picture stream")
+    with opened(path) as clip:
+        stream = _seen(clip, path)
         # Decord makes room for as many frames as a broken header states, and ends the process when there is none.
         if stream.frames > os.path.getsize(path):
             raise MediaError(f"{path!r} is broken: it states {stream.frames} frames in {os.path.getsize(path)} bytes")
+        stated = stream.frames
     # Decord seeks to the frames wanted, PyAV decodes all before them; PyAV names the fault of a clip that decord cannot read.
-    found = _frames_decord(path, limits)
+    found = _frames_decord(path, limits, stated) if _is_safe_for_decord(path) else None
     return found if found is not None else _frames_pyav(path, limits)
 
 
-def _frames_folder(folder: str, limits: MediaLimits, fps: float) -> tuple[NDArray[np.uint8], float]:
-    if not (math.isfinite(fps) and fps > 0):
-        raise InputError(f"the rate of a folder of frames must be a positive number, got {fps}")
+def _seen(clip: InputContainer, path: str) -> VideoStream:
+    stream = picture_stream(clip)
+    if stream is None:
+        raise MediaError(f"{path!r} has no picture stream", "no_picture")
+    return stream
+
+
+def _is_safe_for_decord(path: str) -> bool:
+    """Whether decord, which cannot be told to open no other file, sees neither a playlist nor a numbered series of images in it."""
+    with open(path, "rb") as file:
+        return re.search("[%*?{]", path) is None and _NO_PLAYLIST.match(file.read(4)) is not None
+
+
+def folder_rate(images: int, fps: float | None, limits: MediaLimits) -> float:
+    """Frames a second of what is taken of a folder of `images`, of which there are `fps` a second. Raises `InputError` for a wrong rate."""
+    rate = FOLDER_FPS if fps is None else fps
+    if not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"the rate of a folder of frames must be a positive number, got {rate}")
+    most = limits.max_frames // FRAME_FACTOR * FRAME_FACTOR
+    return most * rate / images if images > most else rate
+
+
+def _frames_folder(folder: str, limits: MediaLimits) -> NDArray[np.uint8]:
     files = frame_files(folder)
     if not files:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise MediaError(f"{folder!r} is a folder without frames; allowed: a clip, or a folder of {suffixes} files")
+        raise MediaError(f"{folder!r} is a folder without frames; allowed: a clip, or a folder of {suffixes} files", "no_frames")
     most = limits.max_frames // FRAME_FACTOR * FRAME_FACTOR
     if len(files) > most:
-        chosen, rate = [int(i) for i in np.linspace(0, len(files) - 1, most).round()], most * fps / len(files)
+        chosen = [int(i) for i in np.linspace(0, len(files) - 1, most).round()]
     else:
         # No frame is left out: a question may be about any of them, by its number.
-        chosen, rate = [*range(len(files)), *[len(files) - 1] * (len(files) % FRAME_FACTOR)], fps
+        chosen = [*range(len(files)), *[len(files) - 1] * (len(files) % FRAME_FACTOR)]
     found = {i: _still(files[i])[0] for i in set(chosen)}
     first = found[chosen[0]].shape
     for i, frame in sorted(found.items()):
         if frame.shape != first:
             height, width = frame.shape[:2]
             raise MediaError(f"{files[i]!r} is {width}x{height} and the first frame is {first[1]}x{first[0]}; allowed: frames of one size")
-    return np.stack([found[i] for i in chosen]), rate
+    return np.stack([found[i] for i in chosen])
 
 
-def _frames_decord(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], float] | None:
-    """`None` where decord is not installed or cannot read the clip."""
+def _frames_decord(path: str, limits: MediaLimits, stated: int) -> tuple[NDArray[np.uint8], float] | None:
+    """`None` where decord is not installed, cannot read the clip or finds too few frames, or would read what the clip does not show."""
     try:
         decord = import_module("decord")
     except ImportError:
@@ -260,13 +243,17 @@ def _frames_decord(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], f
     decord.logging.set_level(decord.logging.QUIET)
     base = import_module("decord._ffi.base")
     try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, fault_tol=MAX_LOST_FRAMES)
+        reader = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1, fault_tol=MAX_LOST)
         total, source_fps = len(reader), float(reader.get_avg_fps())
-        if not (math.isfinite(source_fps) and source_fps > 0):
+        if not (math.isfinite(source_fps) and source_fps > 0) or total < (1 - MAX_LOST) * stated:
+            return None
+        # Frames that an edit list cuts off have times before 0, and decord shows them. Where a container has no times they are about
+        # -1e14; decord seeks by them, and does not always find the same frame.
+        if not float(reader.get_frame_timestamp(0)[0]) > -0.5 / source_fps:
             return None
         chosen = _indices(total, source_fps, limits)
         frames: NDArray[np.uint8] = reader.get_batch(chosen).asnumpy()
-    except (base.DECORDError, base.DECORDLimitReachedError, RuntimeError, AssertionError):
+    except (base.DECORDError, base.DECORDLimitReachedError, RuntimeError, AssertionError, IndexError):
         return None
     return frames, len(chosen) * source_fps / total
 
@@ -275,10 +262,9 @@ def _frames_pyav(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], flo
     total, source_fps = _length(path)
     chosen = _indices(total, source_fps, limits)
     wanted, found, seen = set(chosen), {}, 0
-    with _opened(path) as container:
-        stream = _picture_stream(container)
-        assert stream is not None
-        for seen, frame in enumerate(_decoded(container, stream), start=1):
+    with opened(path) as clip:
+        stream = _seen(clip, path)
+        for seen, frame in enumerate(Frames(clip, stream), start=1):
             if seen - 1 in wanted:
                 # A clip may change its size half way; all frames get the size that the stream names.
                 rgb = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
@@ -286,64 +272,23 @@ def _frames_pyav(path: str, limits: MediaLimits) -> tuple[NDArray[np.uint8], flo
             if len(found) == len(wanted):
                 break
     if len(found) < len(wanted):
-        raise MediaError(f"{path!r} is broken: only {seen} of its {total} frames can be decoded")
+        raise fault(path, f"is broken: only {seen} of its {total} frames can be decoded")
     return np.stack([found[i] for i in chosen]), len(chosen) * source_fps / total
 
 
 def _length(path: str) -> tuple[int, float]:
-    """Frames in the file, and frames per second."""
-    with _opened(path) as container:
-        stream = _picture_stream(container)
-        if stream is None:
-            raise MediaError(f"{path!r} has no picture stream")
-        total = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+    """Frames that are shown, and frames per second."""
+    with opened(path) as clip:
+        stream = _seen(clip, path)
+        total = end = 0
+        for packet in clip.demux(stream):
+            total += packet.size > 0 and not packet.is_discard
+            end = max(end, packet_end(packet, stream))
+        if reason := ends_early(clip, stream, end):
+            raise MediaError(f"{path!r} is cut short: {reason}", "truncated")
+        if total == 0:
+            raise MediaError(f"{path!r} holds not one frame of its picture", "no_frames")
         rate = stream.average_rate or stream.guessed_rate
-        if total == 0 or total < (1 - MAX_LOST_FRAMES) * stream.frames:
-            raise MediaError(f"{path!r} is cut short: {total} of its {stream.frames or 'unknown number of'} frames are there")
         if not rate:
             raise MediaError(f"{path!r} names no frame rate")
         return total, float(rate)
-
-
-def _sound(path: str, max_sound_s: float) -> NDArray[np.float32]:
-    samples = _samples(path, int(max_sound_s * SOUND_RATE_HZ))
-    if samples.size < MIN_SOUND_SAMPLES:
-        has_ms, needs_ms = (1000 * n / SOUND_RATE_HZ for n in (samples.size, MIN_SOUND_SAMPLES))
-        raise MediaError(f"{path!r} has {has_ms:.1f} ms of sound; it takes {needs_ms:.0f} ms to make an audio token")
-    return samples
-
-
-def _samples(path: str, most: int) -> NDArray[np.float32]:
-    """At most `most` samples [N] from the start of the file."""
-    parts: list[NDArray[np.float32]] = []
-    size = 0
-    with _opened(path) as container:
-        if not container.streams.audio:
-            raise MediaError(f"{path!r} has no sound stream, and its sound is asked for")
-        for part in _resampled(container, path):
-            parts.append(part)
-            size += part.size
-            if size >= most:
-                break
-    return np.concatenate([*parts, np.empty(0, np.float32)])[:most]
-
-
-def _resampled(container: InputContainer, path: str) -> Iterator[NDArray[np.float32]]:
-    # Channels side by side, not in planes: PyAV ends the process at the eighth plane.
-    resampler = av.AudioResampler(format="flt", rate=SOUND_RATE_HZ)
-    frames: Iterator[av.AudioFrame | None] = chain(_decoded(container, container.streams.audio[0]), [None])
-    for position, frame in enumerate(frames):
-        if frame is None and position == 0:
-            return
-        # A broken header may state thousands of millions of Hz, and the resampler's filter would be as long.
-        if frame is not None and not MIN_RATE_HZ <= frame.sample_rate <= MAX_RATE_HZ:
-            raise MediaError(f"{path!r} is broken: it states {frame.sample_rate} samples of sound a second")
-        try:
-            resampled = resampler.resample(frame)
-        except av.FFmpegError:
-            raise
-        except ValueError as error:
-            raise MediaError(f"{path!r} changes the format of its sound half way: {error}") from error
-        for out in resampled:
-            # FFmpeg's own mono would be louder than the mean by up to the root of 2, and go beyond 1.
-            yield out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)

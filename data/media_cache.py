@@ -1,17 +1,20 @@
 """Decoded clips on disk, kept by what they are decoded from: a clip is decoded once on a machine, not once per rank, stage and run.
 
-An entry is one picture (frames) or one sound, exactly as `media.decode` gives them, under a name made of the file's SHA-256, the limits and
-the versions of the decoders. So a file under another name shares its entries, a changed file has others, and a clip seen in one record and
-heard in another is stored once for each sense. Frames are not compressed: 16 frames of 1280 x 720 take 44 MB.
+An entry is one picture (frames) or one sound, exactly as `media.decode` gives them, under a name made of the file's SHA-256 (of a folder of
+frames, those of its images), the limits and the versions of the decoders. So a file under another name shares its entries, a changed file
+has others, and a clip seen in one record and heard in another is stored once for each sense. Frames are not compressed: 16 frames of
+1280 x 720 take 44 MB.
 
-Processes share a folder without a server. Entries are written under a temporary name and renamed, so that a reader sees a whole file or
-none; each carries its size and a CRC-32, and one that does not match is dropped and decoded again. Writing,
-removing and counting are done under a lock that the system drops when its holder dies.
+Processes share a folder without a server. Of those that want an entry that is not there, one decodes the clip and the others wait for it.
+Entries are written under a temporary name and renamed, so that a reader sees a whole file or none; each carries its size and a CRC-32, and
+one that does not match is dropped and decoded again. Decoding for an entry, and writing, removing and counting entries are done under
+locks that the system drops when their holder dies.
 
     folder/lock                lock of the count and of removals
     folder/count               bytes of all entries, at least; counted again when it would pass the bound
-    folder/names/xx/NAME       SHA-256 of the file that had this path, size and time of change; about 100 bytes a clip, outside the bound
+    folder/names/xx/NAME       SHA-256 of the clip that had this path and stamp; about 100 bytes a clip, outside the bound
     folder/entries/xx/NAME     an entry; its time of change is that of its last use
+    folder/locks/xx/NAME       lock of the entry that is being decoded; removed when it is let go
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnistage.data import media
+from omnistage.data.content import Stamp, digest, stamp
 from omnistage.data.errors import InputError
 from omnistage.data.media import Clip, MediaLimits
 from omnistage.data.records import MediaRef
@@ -45,7 +49,7 @@ _MAGIC = b"omniclip"
 # Magic, CRC-32 of all that follows, number of dimensions, of which the frame rate is a float (NaN: none); then the dimensions.
 _HEADER = struct.Struct("<8sIId4Q")
 _TYPES: dict[int, type[np.uint8] | type[np.float32]] = {4: np.uint8, 1: np.float32}
-# Times of change on some file systems are this coarse: a file that is younger may change again and keep its time.
+# Times on some file systems are this coarse: a file that is younger may change again and keep its stamp.
 _YOUNG_S = 2.0
 # After a removal this much of the bound is in use, so that not every new entry lists the folder.
 _KEPT = 0.9
@@ -80,63 +84,69 @@ class MediaCache:
         fps: float | None = None
         sound: NDArray[np.float32] | None = None
         if ref.kind != "audio":
-            how: list[Any] = [limits.fps, limits.max_frames] if ref.kind == "video" else []
-            frames, fps = self._part(MediaRef(ref.kind, ref.path, fps=ref.fps), limits, how)
+            # The frames of a folder are the same at any rate.
+            images = len(media.frame_files(ref.path)) if _is_folder(ref) else None
+            rate = None if images is None else media.folder_rate(images, ref.fps, limits)
+            frames, fps = self._part(MediaRef(ref.kind, ref.path), limits)
+            fps = rate or fps
         sound_path = ref.path if ref.kind == "audio" else ref.sound
         if sound_path is not None:
-            sound, _ = self._part(MediaRef("audio", sound_path), limits, [limits.max_sound_s])
+            sound, _ = self._part(MediaRef("audio", sound_path), limits)
         return media.altered(Clip(frames=frames, fps=fps, sound=sound), ref)
 
     def digest(self, path: str) -> str | None:
-        """SHA-256 of the file, remembered by path, size and time of change; `None` for what is no file that can be read."""
+        """SHA-256 of the clip, remembered by path and stamp; `None` for what is no clip that can be read."""
         found = self._digest(path)
         return found[0] if found else None
 
-    def _part(self, ref: MediaRef, limits: MediaLimits, how: list[Any]) -> tuple[Any, float | None]:
+    def holds(self, digest: str, ref: MediaRef, limits: MediaLimits) -> bool:
+        """Whether there is an entry for the one sense of `ref`, whose content has this digest."""
+        return self._place("entries", _name(digest, ref, limits)).exists()
+
+    def _part(self, ref: MediaRef, limits: MediaLimits) -> tuple[Any, float | None]:
         """One sense of a clip: its array, and the rate of frames."""
         found = self._digest(ref.path)
-        entry = None
-        if found is not None:
-            name = hashlib.sha256(json.dumps([found[0], ref.kind, *how, *_decoders()]).encode()).hexdigest()
-            entry = self._place("entries", name)
-            kept = _load(entry)
-            if kept is not None:
-                self.hits += 1
-                return kept
-        self.misses += 1
-        clip = media.decode(ref, limits)
-        array: NDArray[Any] | None = clip.sound if ref.kind == "audio" else clip.frames
-        assert array is not None
-        # A file that changed while it was read would put the new clip under the old one's name.
-        if found is not None and entry is not None and _stamp(ref.path) == found[1]:
-            self._store(entry, array, clip.fps)
-        return array, clip.fps
+        if found is None:
+            self.misses += 1
+            return _decoded(ref, limits)
+        name = _name(found[0], ref, limits)
+        entry = self._place("entries", name)
+        kept = _load(entry)
+        if kept is None:
+            with _alone(self._place("locks", name)):
+                # Another process may have decoded it meanwhile.
+                kept = _load(entry)
+                if kept is None:
+                    self.misses += 1
+                    array, fps = _decoded(ref, limits)
+                    # A file that changed while it was read would put the new clip under the old one's name.
+                    if stamp(ref.path) == found[1]:
+                        self._store(entry, array, fps)
+                    return array, fps
+        self.hits += 1
+        return kept
 
     def _place(self, kind: str, name: str) -> Path:
         return self.folder / kind / name[:2] / name
 
-    def _digest(self, path: str) -> tuple[str, tuple[int, int]] | None:
-        stamp = _stamp(path)
-        if stamp is None:
+    def _digest(self, path: str) -> tuple[str, Stamp] | None:
+        now = stamp(path)
+        if now is None:
             return None
-        place = self._place("names", hashlib.sha256(os.fsencode(f"{os.path.realpath(path)}\0{stamp}")).hexdigest())
+        place = self._place("names", hashlib.sha256(os.fsencode(f"{os.path.realpath(path)}\0{tuple(now)}")).hexdigest())
         try:
             text = place.read_text(encoding="ascii")
             if len(text) == 64:
-                return text, stamp
+                return text, now
         except (OSError, ValueError):
             pass
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
+        found = digest(path)
+        if found is None or stamp(path) != now:
             return None
-        if _stamp(path) != stamp:
-            return None
-        if time.time() - stamp[1] / 1e9 > _YOUNG_S:
+        if time.time() - now.entry_ns / 1e9 > _YOUNG_S:
             with suppress(OSError):
-                _write(place, [digest.encode()])
-        return digest, stamp
+                _write(place, [found.encode()])
+        return found, now
 
     def _store(self, entry: Path, array: NDArray[Any], fps: float | None) -> None:
         """Write one entry, if it fits; a full or unwritable disk is said once and costs no more than the decoding."""
@@ -192,13 +202,57 @@ class MediaCache:
         return held
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
-    """Size in bytes and time of the last change in ns; `None` for what is no file."""
+def _is_folder(ref: MediaRef) -> bool:
+    return ref.kind == "video" and os.path.isdir(ref.path)
+
+
+def _name(digest: str, ref: MediaRef, limits: MediaLimits) -> str:
+    """The name of the entry for one sense of a clip."""
+    how: dict[str, list[Any]] = {"audio": [limits.max_sound_s], "image": [], "video": [limits.fps, limits.max_frames]}
+    given = ["folder", limits.max_frames] if _is_folder(ref) else how[ref.kind]
+    return hashlib.sha256(json.dumps([digest, ref.kind, *given, media.VERSION, *_decoders()]).encode()).hexdigest()
+
+
+def _decoded(ref: MediaRef, limits: MediaLimits) -> tuple[NDArray[Any], float | None]:
+    clip = media.decode(ref, limits)
+    array: NDArray[Any] | None = clip.sound if ref.kind == "audio" else clip.frames
+    assert array is not None
+    return array, clip.fps
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Waits until no other process has the lock. Where locks cannot be had, each decodes for itself."""
+    file = _locked_file(lock)
     try:
-        status = os.stat(path)
-    except (OSError, ValueError):
+        yield
+    finally:
+        if file is not None:
+            # Removed while it is held: who waits for it sees that it is gone, and asks for a new one.
+            with suppress(OSError):
+                lock.unlink()
+            # A process that was forked meanwhile has it open too.
+            fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(file)
+
+
+def _locked_file(lock: Path) -> int | None:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(file), os.stat(lock)):
+                    return file
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
+    except OSError:
         return None
-    return (status.st_size, status.st_mtime_ns) if os.path.isfile(path) else None
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from string import ascii_uppercase
 from typing import Any
 
@@ -19,6 +20,7 @@ _ANSWER_FORM: Mapping[AnswerKind, str] = {
     AnswerKind.SCALAR: "one number in digits",
     AnswerKind.POSE: "a description of the pose",
 }
+_CONTROL_TOKEN = re.compile(r"<\|[A-Za-z0-9_]++\|>")
 _ANSWER_WORD: Mapping[AnswerKind, str] = {
     AnswerKind.SINGLE_CHOICE: "",
     AnswerKind.MULTI_SELECT: "all",
@@ -61,13 +63,45 @@ def text(record: Record, template: str = "think_answer") -> str:
     return TEMPLATES[template](record)
 
 
-def render(record: Record, template: str = "think_answer", system: str | None = None) -> list[dict[str, Any]]:
-    """Chat messages: the system text when given, the earlier turns, and the question last; the media stand before the first question.
+def system_of(record: Record, system: str | None = None) -> str | None:
+    """The record's own system message (`extra["system"]`, a text) in place of `system`, where it has one."""
+    own = record.extra.get("system")
+    return own if isinstance(own, str) and own.strip() else system
 
-    Only the last question is worded by the template. A video that is heard is still one video part; that its sound is used comes with the
-    record's `MediaRef`, not with the messages.
+
+def texts(record: Record) -> Iterator[tuple[str, str]]:
+    """What the policy reads of a record, each text with its name."""
+    yield "question", record.question
+    if record.response is not None:
+        yield "response", record.response
+    for option in record.options:
+        yield "option", option
+    for turn in record.history:
+        for part in turn:
+            yield "history", part
+    system = system_of(record)
+    if system is not None:
+        yield "system message", system
+
+
+def control_token(record: Record) -> str | None:
+    """Why a text of the record cannot be used: the model would read a part of it as a control token, a clip's place say. None: it can."""
+    for name, part in texts(record):
+        found = _CONTROL_TOKEN.search(part)
+        if found:
+            return f"its {name} holds {found[0]!r}, which the model reads as a control token"
+    return None
+
+
+def render(record: Record, template: str = "think_answer", system: str | None = None) -> list[dict[str, Any]]:
+    """Chat messages: the system text when given (a record's own stands in its place), the earlier turns, and the question last.
+
+    The media stand before the first question. Only the last question is worded by the template. A video that is heard is still one video
+    part; that its sound is used comes with the record's `MediaRef`, not with the messages.
     """
-    messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+    system = system_of(record, system)
+    # Parts, as all other contents are: a column of a table cannot hold texts beside lists.
+    messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": [{"type": "text", "text": system}]}]
     parts: list[dict[str, Any]] = [{"type": ref.kind, ref.kind: ref.path} for ref in record.media]
     for question, answer in record.history:
         messages.append({"role": "user", "content": [*parts, {"type": "text", "text": question}]})

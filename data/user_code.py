@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def function_of_module(module_name: str, attribute: str, what: str) -> Any:
     except Exception as error:
         file = f"{module_name.replace('.', '/')}.py"
         hint = f"; for the file write '{file}:{attribute}'" if Path(file).is_file() else ""
-        raise InputError(f"{what} '{module_name}:{attribute}' cannot be imported: {_one_line(error)}{hint}") from error
+        raise InputError(f"{what} '{module_name}:{attribute}' cannot be imported: {one_line(error)}{hint}") from error
     return _attribute(module, attribute, module_name, what)
 
 
@@ -38,7 +39,7 @@ def function_of_file(path: str, attribute: str, what: str) -> Any:
         try:
             _run(file, name)
         except Exception as error:
-            raise InputError(f"{what} '{path}:{attribute}' cannot be loaded: {_one_line(error)}") from error
+            raise InputError(f"{what} '{path}:{attribute}' cannot be loaded: {one_line(error)}") from error
     return _attribute(sys.modules[name], attribute, path, what)
 
 
@@ -78,5 +79,12 @@ def _attribute(module: ModuleType, attribute: str, place: str, what: str) -> Any
     return getattr(module, attribute)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The type and the text of an exception, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def raised_at(error: Exception) -> str:
+    """The file and the line that an exception comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "no line"

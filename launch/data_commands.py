@@ -39,7 +39,7 @@ def _add_check(group: Commands) -> None:
         help="find broken clips and rows before a run does",
         description="Reads every row and decodes every clip as training will. Exit code 1 when something must be mended, else 0.",
     )
-    check.add_argument("files", nargs="+", metavar="FILE", help="annotation files")
+    check.add_argument("files", nargs="+", metavar="FILE", help="annotation files, taken as one set: what one stage draws from")
     check.add_argument("--format", default="humansense", metavar="F", help="reader of the files (humansense)")
     check.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to (the folder of each file)")
     check.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
@@ -47,9 +47,11 @@ def _add_check(group: Commands) -> None:
     check.add_argument("--max-frames", type=_whole, metavar="N", help="most frames of a clip (16)")
     check.add_argument("--max-sound-s", type=_positive, metavar="S", help="seconds of sound that are kept (300)")
     check.add_argument("--against", nargs="+", default=[], metavar="FILE", help="annotation files that must share no clip with FILE")
+    check.add_argument("--against-format", metavar="F", help="reader of the files of --against (that of FILE)")
+    check.add_argument("--against-media-root", metavar="DIR", help="folder of their media (--media-root, else the folder of each file)")
     check.add_argument("--workers", type=_whole, metavar="N", help="processes that decode (one per processor)")
     check.add_argument("--time-limit", type=_positive, default=10.0, metavar="S", help="seconds that one clip may take (10)")
-    check.add_argument("--quarantine", metavar="FILE", help="write the records that must not be used, for a run to leave out")
+    check.add_argument("--quarantine", metavar="FILE", help="write the rows that must not be used, for a run to leave out")
     check.add_argument("--cache", metavar="DIR", help="keep what is decoded, for a run whose media.cache.path is DIR")
     check.add_argument("--cache-gb", type=_positive, default=50.0, metavar="N", help="most that the cache takes, in GB (50)")
     check.add_argument("--tokens", metavar="CHECKPOINT", help="count tokens as this model's processor does; its limits are the defaults")
@@ -129,8 +131,13 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from omnistage.data import quarantine
     from omnistage.data.checks import doctor
 
+    if not arguments.against and (arguments.against_format or arguments.against_media_root):
+        raise InputError("--against-format and --against-media-root are about the files of --against; there are none")
+    if arguments.quarantine:
+        quarantine.check_target(arguments.quarantine, [*arguments.files, *arguments.against])
     shown = _presentation(arguments)
     cache = (arguments.cache, int(arguments.cache_gb * 1e9)) if arguments.cache else None
     report = doctor.check(
@@ -140,6 +147,8 @@ def _check(arguments: argparse.Namespace) -> int:
         modality=Modality(arguments.modality) if arguments.modality else None,
         limits=_limits(arguments, shown),
         against=arguments.against,
+        against_format=arguments.against_format,
+        against_media_root=arguments.against_media_root,
         count=arguments.workers,
         index=Path(arguments.index) if arguments.index else None,
         fresh=arguments.fresh,
@@ -188,10 +197,10 @@ def _count_tokens(report: Report, shown: Presentation, arguments: argparse.Names
     if arguments.cache:
         shown = shown.model_copy(update={"cache": MediaCache(path=arguments.cache, max_gb=arguments.cache_gb)})
     encoder = presentation.encoder(shown, arguments.tokens)
-    faulty = {(file, record.id) for finding in report.faults for file, record in finding.rows}
+    faulty = {(file, record.id, record.source) for finding in report.faults for file, record in finding.rows}
     counted: list[dict[str, Any]] = []
     for file in report.files:
-        sound = [record for record in file.records if (file.path, record.id) not in faulty]
+        sound = [record for record in file.records if (file.path, record.id, record.source) not in faulty]
         some, refused = token_counts.count(sound, encoder)
         counted += [{"file": file.path, **one} for one in some]
         report.findings += [Finding("refused", message, ((file.path, record),)) for record, message in refused]

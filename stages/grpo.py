@@ -98,6 +98,7 @@ def run(
         pools=pools,
         encoder=encoder,
         reference=reference_folder(stage, start),
+        shared_prefix=stage.shared_prefix,
         recorder=partial(rollouts.write, out / "rollouts") if stage.keep_rollouts else None,
         peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage.name)),

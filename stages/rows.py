@@ -2,61 +2,74 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnistage.data import formats, media, quarantine
+from omnistage.data import formats, media, prompts, quarantine
 from omnistage.data.errors import InputError, MediaError
+from omnistage.data.formats.places import in_file, place_of
+from omnistage.data.quarantine import Listed
 from omnistage.data.records import Record
 from omnistage.rl.sampler import Pool
 from omnistage.stages.main_process import say
 from omnistage.stages.recipe.schema import Source
 
-CONTROL_TOKEN = re.compile(r"<\|[A-Za-z0-9_]++\|>")
-
 
 def read_source(source: Source) -> list[Record]:
-    """Rows of one source.
+    """Rows of one source without those that are in its quarantine; how many these are is said.
 
     Raises:
-        InputError: the file or a row of it is wrong, or it holds no row.
+        InputError: the file or a row of it is wrong, it holds no row, or the quarantine is not of this file.
     """
-    root = Path(source.media_root) if source.media_root else None
-    records = list(formats.read(source.format, source.path, media_root=root, modality=source.modality, limit=source.limit))
+    listed = None if source.quarantine is None else quarantine.read(source.quarantine).of(source.path)
+    records, left_out = _read(source, listed or Listed(frozenset(), frozenset()))
+    if not records and left_out:
+        raise InputError(f"{source.path}: all of its {left_out} rows are in quarantine {source.quarantine!r}")
     if not records:
         raise InputError(f"{source.path}: holds no record")
-    return records if source.quarantine is None else _without(source.quarantine, records, source)
+    if left_out:
+        say(f"{source.path}: {left_out} of {len(records) + left_out} records are left out, as {source.quarantine} says")
+    return records
 
 
-def _without(path: str, records: list[Record], source: Source) -> list[Record]:
-    """The records that are not in quarantine; how many are left out is said, not silently done."""
-    listed = quarantine.read(path)
-    listed.verify(source.path)
-    kept = listed.apply(records)
-    if not kept:
-        raise InputError(f"{source.path}: all of its {len(records)} records are in quarantine {path!r}")
-    if len(kept) < len(records):
-        say(f"{source.path}: {len(records) - len(kept)} of {len(records)} records are left out, as {path} says")
-    return kept
+def _read(source: Source, listed: Listed) -> tuple[list[Record], int]:
+    """The records that are not listed, and how many rows are; a row that is listed need not be readable."""
+    root = Path(source.media_root) if source.media_root else None
+    reading = formats.read(source.format, source.path, media_root=root, modality=source.modality, limit=source.limit)
+    records: list[Record] = []
+    left_out = 0
+    while True:
+        try:
+            record = next(reading)
+        except StopIteration:
+            return records, left_out
+        except InputError as error:
+            if str(place_of(error)) not in listed.rows:
+                raise
+            left_out += 1
+            continue
+        if listed.has(record):
+            left_out += 1
+        else:
+            records.append(record)
 
 
-def check_ids(records: Sequence[Record]) -> None:
-    """Raises `InputError` when two rows share an id."""
-    seen: dict[str, Record] = {}
-    for record in records:
-        if record.id in seen:
-            raise InputError(f"{record.source}: id {record.id!r} is also that of {seen[record.id].source}; ids must differ within a stage")
-        seen[record.id] = record
+def check_ids(files: Sequence[tuple[str, Sequence[Record]]]) -> None:
+    """Raises `InputError` when two rows of annotation files (path, records) share an id."""
+    seen: dict[str, tuple[str, Record]] = {}
+    for path, records in files:
+        for record in records:
+            file, before = seen.setdefault(record.id, (path, record))
+            if before is not record:
+                told = f"id {record.id!r} is also that of {in_file(file, before.source)}; ids must differ within a stage"
+                raise InputError(f"{in_file(path, record.source)}: {told}")
 
 
 def check_text(records: Sequence[Record]) -> None:
-    """Raises `InputError` for the first record whose text holds a control token: the model would read it as one, a clip's place say."""
+    """Raises `InputError` for the first record with a text that holds a control token."""
     for record in records:
-        for name, text in (("question", record.question), ("response", record.response or ""), *(("option", o) for o in record.options)):
-            found = CONTROL_TOKEN.search(text)
-            if found:
-                raise InputError(f"{record.source}: its {name} holds {found[0]!r}, which the model reads as a control token")
+        if told := prompts.control_token(record):
+            raise InputError(f"{record.source}: {told}")
 
 
 def read_sources(sources: Sequence[Source]) -> list[Record]:
@@ -74,15 +87,15 @@ def pools(sources: Sequence[Source]) -> tuple[list[Record], list[Pool]]:
     Raises:
         InputError: a file or a row is wrong, or two rows share an id.
     """
+    blocks = [(source.path, read_source(source)) for source in sources]
     records: list[Record] = []
     out: list[Pool] = []
-    for source in sources:
-        block = read_source(source)
+    for source, (_, block) in zip(sources, blocks, strict=True):
         for modality in dict.fromkeys(record.modality for record in block):
             indices = tuple(len(records) + index for index, record in enumerate(block) if record.modality is modality)
             out.append(Pool(indices, source.weight * len(indices) / len(block)))
         records += block
-    check_ids(records)
+    check_ids(blocks)
     check_text(records)
     return records, out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoder
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_LONGEST_NAME = 100
 
 
 def show(records: Sequence[Record], encoder: Encoder, out: Path | None) -> Iterator[str]:
@@ -38,10 +40,16 @@ def show(records: Sequence[Record], encoder: Encoder, out: Path | None) -> Itera
             lines.append(_clip_line(ref.path, clip))
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                path = out / f"{_UNSAFE.sub('_', record.id)}-{number}.png"
+                path = out / f"{_name(record)}-{number}.png"
                 sheet.draw(clip).save(path)
                 lines.append(f"  sheet: {path}")
         yield "\n".join(lines)
+
+
+def _name(record: Record) -> str:
+    """The record's id where it can be the name of a file, else what is left of it and a digest: two ids have two names."""
+    name = _UNSAFE.sub("_", record.id)[:_LONGEST_NAME]
+    return name if name == record.id else f"{name}-{hashlib.sha256(record.id.encode()).hexdigest()[:8]}"
 
 
 def _folded(text: str, placeholders: Sequence[str]) -> str:

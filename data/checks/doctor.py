@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from omnistage.data.checks.findings import Finding
 from omnistage.data.checks.index import Index, default_path
 from omnistage.data.checks.probe import Facts, Job, Sense, probe, stamp
 from omnistage.data.checks.rows import Rows
+from omnistage.data.errors import InputError
 from omnistage.data.media import MediaLimits
 from omnistage.data.media_cache import MediaCache
 from omnistage.data.records import Modality
 
 LIMIT_S = 10.0
-# A control character in a name or a message would break the table.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# A control character in a name or a message would break the table, and half a character (a lone surrogate) cannot be printed.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass
@@ -59,13 +60,18 @@ class Report:
         }
 
     def write_quarantine(self, path: str | Path) -> int:
-        """Write the records with a fault, each with all its reasons; returns how many there are. Raises `InputError`."""
-        reasons: dict[tuple[str, str, str], list[str]] = {}
+        """Write the rows with a fault, each with all its reasons; returns how many there are. Raises `InputError`."""
+        reasons: dict[tuple[str | None, str, str], list[Finding]] = {}
         for finding in self.faults:
             for file, record in finding.rows:
-                reasons.setdefault((record.id, record.source, file), []).append(f"{finding.code}: {finding.message}")
-        entries = [quarantine.Entry(*key, reason=" | ".join(texts)) for key, texts in reasons.items()]
-        quarantine.write(path, [quarantine.Checked(f.path, quarantine.digest_of(f.path), f.whole) for f in self.files], entries)
+                reasons.setdefault((record.id, record.source, file), []).append(finding)
+            for file, place in finding.refused:
+                reasons.setdefault((None, str(place), file), []).append(finding)
+        entries = [
+            quarantine.Entry(*key, codes=tuple(f.code for f in found), reason=" | ".join(f"{f.code}: {f.message}" for f in found))
+            for key, found in reasons.items()
+        ]
+        quarantine.write(path, [quarantine.Checked(file.path, file.sha256, file.whole) for file in self.files], entries)
         return len(entries)
 
     def table(self, most: int = 20) -> str:
@@ -76,8 +82,9 @@ class Report:
             for code, meaning in meanings.items():
                 cases = [finding for finding in self.findings if finding.code == code]
                 if cases:
-                    touched = len({(file, record.id) for case in cases for file, record in case.rows})
-                    lines += ["", f"{severity}  {code}  {len(cases)} found, {touched} records: {meaning}"]
+                    touched = {(file, record.source, record.id) for case in cases for file, record in case.rows}
+                    touched |= {(file, str(place), "") for case in cases for file, place in case.refused}
+                    lines += ["", f"{severity}  {code}  {len(cases)} found, {len(touched)} rows: {meaning}"]
                     lines += [f"  {_line(case)}" for case in cases[:most]]
                     lines += [f"  and {len(cases) - most} more (--json names all)"] if len(cases) > most else []
         if self.tokens is not None:
@@ -94,36 +101,61 @@ def check(
     modality: Modality | None = None,
     limits: MediaLimits | None = None,
     against: Sequence[str] = (),
+    against_format: str | None = None,
+    against_media_root: str | None = None,
     count: int | None = None,
     index: Path | None = None,
     fresh: bool = False,
     cache: tuple[str, int] | None = None,
     limit_s: float = LIMIT_S,
 ) -> Report:
-    """Read all rows, probe every distinct clip in `count` processes (all processors), and say what is wrong.
+    """Read all rows, probe every distinct clip in `count` processes (one per processor), and say what is wrong.
 
+    `files` are taken as one set, as one stage of a run draws from them; format and media root of `against` are theirs where not given.
     Each clip has `limit_s` seconds. What is found of a clip is kept in `index` (a file in the user's cache folder) as soon as it is known;
     `fresh` asks for every clip anew. `cache` (a folder and its bytes) keeps what was decoded for the run that follows.
 
     Raises:
-        InputError: a file, the format, the media root, the index or the cache cannot be used.
+        InputError: a file, the format, the media root, the index or the cache cannot be used, or a file is given twice.
     """
-    shared_by = {"media_root": media_root, "modality": modality}
-    ours = [rows.read(format, path, **shared_by) for path in files]  # type: ignore[arg-type]
-    theirs = [rows.read(format, path, **shared_by) for path in against]  # type: ignore[arg-type]
+    _check_once(files)
+    ours = [rows.read(format, path, media_root=media_root, modality=modality) for path in files]
+    other = against_format or format, against_media_root or media_root
+    theirs = [rows.read(other[0], path, media_root=other[1], modality=modality) for path in against]
     if cache is not None:
         MediaCache(*cache)
     jobs = _jobs([*ours, *theirs], limits or MediaLimits(), bool(theirs), cache)
     kept = Index(index or default_path())
     try:
-        known, probed = _probed(jobs, kept, fresh, count or os.cpu_count() or 1, limit_s)
+        known, probed = _probed(jobs, kept, fresh, count or _processors(), limit_s)
     finally:
         kept.close()
     report = Report(ours, theirs, known, probed, len(known) - probed)
     report.findings = findings.of(ours, known) + (findings.shared(ours, theirs, known) if theirs else [])
     for file in theirs:
-        report.findings += [Finding("unreadable_row", error, paths=(file.path,)) for error in file.errors]
+        report.findings += [_of_the_others(finding) for finding in findings.refusals(file)]
     return report
+
+
+def _check_once(files: Sequence[str]) -> None:
+    """Raises `InputError` for a file that is given twice: all of its rows would stand there twice."""
+    seen: dict[str, str] = {}
+    for path in files:
+        place = os.path.realpath(path)
+        if place in seen:
+            raise InputError(f"{path}: it is the same file as {seen[place]}; give it once")
+        seen[place] = path
+
+
+def _of_the_others(refusal: Finding) -> Finding:
+    """A row of `against` that gave no record: where its clip is at fault, it cannot be compared, as one that cannot be decoded."""
+    at_fault = refusal.code not in ("unreadable_row", "bad_answer")
+    return replace(refusal, code="not_compared" if at_fault else "unreadable_row", refused=())
+
+
+def _processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _jobs(files: Sequence[Rows], limits: MediaLimits, prints: bool, cache: tuple[str, int] | None) -> list[Job]:
@@ -164,7 +196,7 @@ def _probed(jobs: Sequence[Job], kept: Index, fresh: bool, count: int, limit_s: 
 
 
 def _summary(file: Rows) -> dict[str, Any]:
-    return {"path": file.path, "records": len(file.records), "unreadable_rows": len(file.errors), "whole": file.whole}
+    return {"path": file.path, "records": len(file.records), "unreadable_rows": len(file.refused), "whole": file.whole}
 
 
 def _head(file: Rows) -> str:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
+from omnistage.data import prompts
 from omnistage.data.checks.fingerprint import Print
 from omnistage.data.checks.probe import Facts, Sense
 from omnistage.data.checks.rows import Rows
+from omnistage.data.formats.conversations import COUNTS
+from omnistage.data.formats.parts import is_finite
+from omnistage.data.formats.places import Place, in_file
 from omnistage.data.records import LEVELS, AnswerKind, MediaRef, Record
 
 # What each name means; a fault must be mended (exit code 1), a note need not.
 FAULTS = {
     "unreadable_row": "a row does not hold what its format says",
     "bad_answer": "the answer is none that the question allows",
+    "control_token": "a text holds what the model reads as a control token",
+    "same_id": "two rows have one id, which no stage takes",
     "missing": "there is no such file",
     "unreadable": "the file cannot be decoded",
     "truncated": "the file is cut short",
@@ -27,7 +34,7 @@ FAULTS = {
     "too_short": "under 25 ms of sound, which is no audio token",
     "hung": "decoding did not come to an end",
     "crashed": "decoding ended the process",
-    "duplicate_row": "the same question about the same media stands in the file before",
+    "duplicate_row": "the same question about the same media stands before it",
     "contradiction": "the same question about the same media has two answers",
     "shared_media": "a clip is in the files of --against too",
     "refused": "the model's processor refuses the record",
@@ -43,12 +50,16 @@ _ONE_ANSWER = frozenset({AnswerKind.SINGLE_CHOICE, AnswerKind.MULTI_SELECT, Answ
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found: its name, what it is about, and the rows (annotation file, record) that it touches."""
+    """One thing that was found: its name, what it is about, and the rows (annotation file, record) that it touches.
+
+    `refused` are rows that gave no record (annotation file, place).
+    """
 
     code: str
     message: str
     rows: tuple[tuple[str, Record], ...] = ()
     paths: tuple[str, ...] = ()
+    refused: tuple[tuple[str, Place], ...] = ()
 
     @property
     def is_fault(self) -> bool:
@@ -57,7 +68,8 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        records = [{"id": record.id, "source": record.source, "file": file} for file, record in self.rows]
+        records: list[dict[str, Any]] = [{"id": record.id, "source": record.source, "file": file} for file, record in self.rows]
+        records += [{"id": None, "source": str(place), "file": file} for file, place in self.refused]
         severity = "fault" if self.is_fault else "note"
         return {"code": self.code, "severity": severity, "message": self.message, "records": records, "paths": list(self.paths)}
 
@@ -74,17 +86,23 @@ def uses(record: Record) -> Iterator[tuple[Sense, str]]:
 
 def of(files: Sequence[Rows], known: Mapping[str, Facts]) -> list[Finding]:
     """What is wrong with the rows and with their clips."""
-    found: list[Finding] = []
+    found = [finding for rows in files for finding in refusals(rows)]
     for rows in files:
-        for number, error in enumerate(rows.errors, start=1):
-            rest = "" if rows.whole or number < len(rows.errors) else "; the rows behind it were not read: mend it and check again"
-            found.append(Finding("unreadable_row", error + rest, paths=(rows.path,)))
-    for rows in files:
-        found += [Finding("bad_answer", wrong, ((rows.path, record),)) for record in rows.records if (wrong := _wrong_answer(record))]
-    found += _clips(files, known)
-    for rows in files:
-        found += _repeated(rows, known)
-    return found + _same_bytes(files, known)
+        for record in rows.records:
+            if wrong := _wrong_answer(record):
+                found.append(Finding("bad_answer", wrong, ((rows.path, record),)))
+            if token := prompts.control_token(record):
+                found.append(Finding("control_token", f"{record.source}: {token}", ((rows.path, record),)))
+    return found + _same_ids(files) + _clips(files, known) + _repeated(files, known) + _same_bytes(files, known)
+
+
+def refusals(rows: Rows) -> Iterator[Finding]:
+    """The rows of one file that gave no record."""
+    for row in rows.refused:
+        if row.place is None:
+            yield Finding(row.code, f"{row.message}; the rows behind it were not read: mend it and check again", paths=(rows.path,))
+        else:
+            yield Finding(row.code, row.message, paths=(rows.path,), refused=((rows.path, row.place),))
 
 
 def shared(files: Sequence[Rows], against: Sequence[Rows], known: Mapping[str, Facts]) -> list[Finding]:
@@ -155,24 +173,52 @@ def _clips(files: Sequence[Rows], known: Mapping[str, Facts]) -> list[Finding]:
     return [Finding(code, message, tuple(users), (path,)) for (code, message, path), users in touched.items()]
 
 
-def _repeated(rows: Rows, known: Mapping[str, Facts]) -> list[Finding]:
-    """Rows of one file that ask the same about the same content; the first of them may stay, unless the answers differ."""
-    same: dict[Any, list[Record]] = defaultdict(list)
-    for record in rows.records:
-        media = tuple((ref.kind, _content(ref.path, known), _content(ref.sound, known), ref.blank) for ref in record.media)
-        same[media, record.question, record.options, record.kind, record.history].append(record)
+def _same_ids(files: Sequence[Rows]) -> list[Finding]:
+    """Each row with the id of a row before it in its file; for rows of two files one finding for all of them."""
+    first: dict[str, tuple[str, Record]] = {}
+    between: dict[tuple[str, str], list[tuple[Record, Record]]] = defaultdict(list)
     found = []
-    for records in same.values():
-        targets = {record.target for record in records}
-        if len(targets) > 1 and records[0].kind in _ONE_ANSWER:
-            told = f"{_places(records)}: the same question about the same media has the answers {', '.join(sorted(map(repr, targets)))}"
-            found.append(Finding("contradiction", told, tuple((rows.path, record) for record in records)))
+    for rows in files:
+        for record in rows.records:
+            file, before = first.setdefault(record.id, (rows.path, record))
+            if before is record:
+                continue
+            if file != rows.path:
+                between[rows.path, file].append((record, before))
+                continue
+            # By id and place the two may not be told apart, and then no quarantine can hold one of them.
+            touched = ((rows.path, record),) if record.source != before.source else ()
+            told = f"{record.source}: id {record.id!r} is also that of {before.source}"
+            found.append(Finding("same_id", told, touched, paths=(rows.path,)))
+    for (path, file), pairs in between.items():
+        record, before = pairs[0]
+        more = f", and so it is with {len(pairs) - 1} more" if len(pairs) > 1 else ""
+        told = f"{in_file(path, record.source)}: id {record.id!r} is also that of {in_file(file, before.source)}{more}"
+        found.append(Finding("same_id", told, paths=(path, file)))
+    return found
+
+
+def _repeated(files: Sequence[Rows], known: Mapping[str, Facts]) -> list[Finding]:
+    """Rows that ask the same about the same content; the first of them may stay, unless the answers differ."""
+    same: dict[Any, list[tuple[str, Record]]] = defaultdict(list)
+    for rows in files:
+        for record in rows.records:
+            media = tuple((ref.kind, _content(ref.path, known), _content(ref.sound, known), ref.blank) for ref in record.media)
+            asked = (media, prompts.system_of(record), record.history, record.question, record.options, record.kind)
+            same[asked].append((rows.path, record))
+    found = []
+    for users in same.values():
+        targets = {record.target for _, record in users}
+        if len(targets) > 1 and users[0][1].kind in _ONE_ANSWER:
+            answers = ", ".join(sorted(map(repr, targets)))
+            told = f"{', '.join(_places(users))}: the same question about the same media has the answers {answers}"
+            found.append(Finding("contradiction", told, tuple(users)))
             continue
-        first: dict[Any, Record] = {}
-        for record in records:
-            kept = first.setdefault((record.target, record.values, record.response), record)
-            if kept is not record:
-                found.append(Finding("duplicate_row", f"{record.source}: the same as {kept.source}", ((rows.path, record),)))
+        first: dict[Any, tuple[str, Record]] = {}
+        for user in users:
+            kept = first.setdefault((user[1].target, user[1].values, user[1].response), user)
+            if kept is not user:
+                found.append(Finding("duplicate_row", "{1}: the same as {0}".format(*_places([kept, user])), (user,)))
     return found
 
 
@@ -180,9 +226,11 @@ def _content(path: str | None, known: Mapping[str, Facts]) -> str | None:
     return None if path is None else known[path].sha256 or path if path in known else path
 
 
-def _places(records: Sequence[Record]) -> str:
-    shown = [record.source for record in records[:3]]
-    return ", ".join(shown) + (f" and {len(records) - 3} more" if len(records) > 3 else "")
+def _places(users: Sequence[tuple[str, Record]]) -> list[str]:
+    """Where the first few rows stand, and how many more there are; with the paths of their files where these are several."""
+    several = len({file for file, _ in users}) > 1
+    shown = [in_file(file, record.source) if several else record.source for file, record in users[:3]]
+    return [*shown[:-1], f"{shown[-1]} and {len(users) - 3} more"] if len(users) > 3 else shown
 
 
 def _same_bytes(files: Sequence[Rows], known: Mapping[str, Facts]) -> list[Finding]:
@@ -216,16 +264,20 @@ def _wrong_answer(record: Record) -> str | None:
             right, allowed = record.target in ("yes", "no"), "yes or no"
         case AnswerKind.LEVEL:
             right, allowed = record.target in LEVELS, f"one of {', '.join(LEVELS)}"
-        case AnswerKind.NUMBER:
-            right, allowed = _is_number(record.target), "a number in digits"
+        case AnswerKind.NUMBER | AnswerKind.SCALAR:
+            right, allowed = _is_number(record.target), "a finite number in digits"
         case _:
             right = True
-    return None if right else f"{record.source}: answer {record.target!r}; allowed: {allowed}"
+    if not right:
+        return f"{record.source}: answer {record.target!r}; allowed: {allowed}"
+    count = COUNTS.get(record.kind, len(record.values))
+    if len(record.values) != count or not all(map(is_finite, record.values)):
+        return f"{record.source}: values are not {count} finite numbers, as an answer of the kind {record.kind} has"
+    return None
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnistage.data import media
+from omnistage.data.clip_file import Frames, opened
 from omnistage.data.errors import MediaError
 from omnistage.data.media import MediaLimits
 from omnistage.data.records import MediaRef
+from omnistage.data.sound import sound_stream
 
 FRAMES = 8
 # Every clip of at least `FRAMES` frames gives that many, whatever rate its container states.
@@ -85,19 +87,20 @@ def _native(path: str) -> tuple[NDArray[np.int16], int]:
     """The first ten minutes of sound as mono samples [N] at the file's rate in Hz."""
     parts: list[NDArray[np.int16]] = []
     size, rate = 0, 1
-    try:
-        with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise MediaError(f"{path!r} has no sound stream")
-            resampler = av.AudioResampler(format="flt")
-            for frame in container.decode(container.streams.audio[0]):
-                rate = frame.sample_rate
-                for out in resampler.resample(frame):
-                    mono = out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)
-                    parts.append(np.clip(np.rint(mono * 32767), -32768, 32767).astype(np.int16))
-                    size += parts[-1].size
-                if size > _MOST_S * rate:
-                    break
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{path!r} cannot be heard: {error}") from error
+    with opened(path) as clip:
+        resampler = av.AudioResampler(format="flt")
+        for frame in Frames(clip, sound_stream(clip, path)):
+            rate = frame.sample_rate
+            try:
+                resampled = resampler.resample(frame)
+            except av.FFmpegError:
+                raise
+            except ValueError as error:
+                raise MediaError(f"{path!r} changes the format of its sound half way: {error}") from error
+            for out in resampled:
+                mono = out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)
+                parts.append(np.clip(np.rint(mono * 32767), -32768, 32767).astype(np.int16))
+                size += parts[-1].size
+            if size > _MOST_S * rate:
+                break
     return np.concatenate([*parts, np.empty(0, np.int16)]), rate

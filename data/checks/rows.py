@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from omnistage.data import formats
+from omnistage.data import formats, quarantine
 from omnistage.data.errors import InputError
-from omnistage.data.formats.rows import Mapped
+from omnistage.data.formats.places import Place, code_of, place_of
+from omnistage.data.formats.reading import ReaderError
 from omnistage.data.records import Modality, Record
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that gave no record: where it stands (`None`: nothing behind it was read), the name of what is wrong, and what it is."""
+
+    place: Place | None
+    code: str
+    message: str
 
 
 @dataclass
 class Rows:
-    """What could be read of one file: its records, the errors of the other rows, and whether all of it was read."""
+    """What could be read of one file: its records, the rows that were refused, whether all of it was read, and the digest of its bytes."""
 
     path: str
     records: list[Record] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     whole: bool = True
+    sha256: str | None = None
 
 
 def read(format: str, path: str, *, media_root: str | None = None, modality: Modality | None = None) -> Rows:
@@ -29,27 +38,23 @@ def read(format: str, path: str, *, media_root: str | None = None, modality: Mod
     at its first bad row: that one is named, and `whole` is false, as it is for a file whose JSON breaks off.
 
     Raises:
-        InputError: the format is unknown, or the file or the media root is missing.
+        InputError: the format is unknown, the file or the media root is missing, a user's reader fails, or the file changes meanwhile.
     """
-    formats.read(format, path, media_root=media_root, modality=modality)
-    where = Path(path)
-    root = Path(media_root) if media_root is not None else where if where.is_dir() else where.parent
-    reader: Iterator[Record] = iter(formats.reader_of(format)(where, media_root=root, modality=modality))
-    rows = Rows(path)
-    failed = False
+    reading = formats.read(format, path, media_root=media_root, modality=modality)
+    rows = Rows(path, sha256=quarantine.digest_of(path))
     while True:
         try:
-            record = next(reader)
+            rows.records.append(next(reading))
         except StopIteration:
-            rows.whole = reader.whole if isinstance(reader, Mapped) else not failed
-            return rows
+            break
+        except ReaderError:
+            raise
         except InputError as error:
-            rows.errors.append(" ".join(str(error).split()))
-            failed = True
-            continue
-        failed = False
-        if isinstance(record, Record):
-            rows.records.append(record)
-        else:
-            place = len(rows.records) + len(rows.errors)
-            rows.errors.append(f"{where.name}: record {place}: format {format!r} gave {type(record).__name__!r}; allowed: Record")
+            rows.refused.append(Refused(place_of(error), code_of(error), " ".join(str(error).split())))
+    rows.whole = reading.whole
+    if not rows.whole and rows.refused and all(row.place is not None for row in rows.refused):
+        # An iterator that gave an error and then nothing: whether that was its last row, it does not say.
+        rows.refused[-1] = replace(rows.refused[-1], place=None)
+    if quarantine.digest_of(path) != rows.sha256:
+        raise InputError(f"{path}: it was changed while it was read; check it again")
+    return rows

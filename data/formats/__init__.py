@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from omnistage.data.errors import InputError, RecordError, unknown_name
+from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.formats import chatpose, conversations, gen3dhf, hisbench, humansense, instit_bench, instit_dataset, video_r1
-from omnistage.data.formats.rows import Mapped
+from omnistage.data.formats.reading import OwnReading, Reading
 from omnistage.data.records import Modality, Record
 from omnistage.data.user_code import function_of_file, function_of_module
 
@@ -67,11 +66,11 @@ def read(
     media_root: str | Path | None = None,
     modality: Modality | None = None,
     limit: int | None = None,
-) -> Iterator[Record]:
+) -> Reading:
     """The records of an annotation file, the first `limit` of them when that is given, each checked as it is drawn.
 
     Media are looked for under `media_root`, which is the file's own folder when not given. Raises `InputError` at once for an unknown
-    format, a missing file or folder or a negative limit; the reader raises `RecordError` and `MediaError` for single rows.
+    format, a missing file or folder or a negative limit; drawing raises `RecordError` and `MediaError` for single rows.
     """
     reader = reader_of(format)
     path = Path(path)
@@ -82,17 +81,9 @@ def read(
         raise InputError(f"media root {str(root)!r} does not exist or is no folder")
     if limit is not None and limit < 0:
         raise InputError(f"limit must not be negative, got {limit}")
-    return islice(_records(reader, format, path, root, modality), limit)
-
-
-def _records(reader: Reader, format: str, path: Path, root: Path, modality: Modality | None) -> Iterator[Record]:
-    def checked(place: tuple[int, Any]) -> list[Record]:
-        position, record = place
-        if not isinstance(record, Record):
-            raise RecordError(f"{path.name}: record {position}: format {format!r} gave {type(record).__name__!r}; allowed: Record")
-        return [record]
-
-    return Mapped(enumerate(reader(path, media_root=root, modality=modality)), checked)
+    if format in READERS:
+        return Reading(format, path, reader(path, media_root=root, modality=modality), limit)
+    return OwnReading(format, path, lambda: reader(path, media_root=root, modality=modality), limit)
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -28,7 +28,6 @@ metric.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,9 +37,11 @@ from typing import Any
 import numpy as np
 
 from omnistage.data.errors import MediaError, RecordError
+from omnistage.data.formats.media_root import MediaRoot
 from omnistage.data.formats.parts import id_of, is_finite, rows_of
-from omnistage.data.formats.rows import Fields, Mapped, distinct, media_path, perceived, shown
-from omnistage.data.media import resolve
+from omnistage.data.formats.places import Place, Row
+from omnistage.data.formats.rows import Fields, Mapped, RowStream, distinct, perceived, shown
+from omnistage.data.formats.streams import in_short, read_whole
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 from omnistage.data.rotations import Floats, axis_angle_to_matrices, without_yaw
 
@@ -77,14 +78,15 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     """
     about_text = path.is_dir() or (path.parent / INDEX).is_file()
     perceived(modality, (Modality.TEXT if about_text else Modality.IMAGE,), path.name)
-    return distinct(_text_to_pose(path, media_root) if about_text else _image_to_pose(path, media_root))
+    root = MediaRoot(media_root)
+    return distinct(_text_to_pose(path, root) if about_text else _image_to_pose(path, root))
 
 
-def _image_to_pose(path: Path, media_root: Path) -> Iterator[Record]:
+def _image_to_pose(path: Path, root: MediaRoot) -> RowStream[Record]:
     def made(row: tuple[int, Fields]) -> Iterator[Record]:
         position, fields = row
         image = "real_image" if fields.values.get("real_image") is not None else "image"
-        file = media_path(fields, image, media_root)
+        file = root.media(fields, image)
         caption = fields.values.get("caption")
         yield Record(
             id=id_of(fields, "id", f"{path.stem}-{position}"),
@@ -165,55 +167,54 @@ class _PoseScript:
         return text.strip(), name
 
 
-def _text_to_pose(path: Path, media_root: Path) -> Iterator[Record]:
+def _text_to_pose(path: Path, root: MediaRoot) -> RowStream[Record]:
+    def made(row: Row) -> list[Record]:
+        posescript, key = row.value
+        where = str(row.place)
+        if isinstance(key, bool) or not isinstance(key, int | str):
+            raise RecordError(f"{where}: id: got {shown(key)}; allowed: a string or a whole number")
+        key = str(key)
+        if key not in posescript.index:
+            raise RecordError(f"{where}: id: {key!r} is not in {INDEX}; allowed: an id of it")
+        found = posescript.caption(key, where)
+        return [] if found is None else [_pose(key, posescript.index[key], found, where, root)]
+
+    return Mapped(_keys(path), made)
+
+
+def _keys(path: Path) -> Iterator[Row]:
+    """For each pose that is listed, PoseScript and the id."""
     folder = path if path.is_dir() else path.parent
     captions = {file[:-5]: _object(folder / file) for file in (HUMAN, *AUTOMATIC) if (folder / file).is_file()}
     if not captions:
         raise RecordError(f"{folder.name}: it holds no captions; allowed: a folder with {HUMAN} or {AUTOMATIC[0]} to {AUTOMATIC[-1]}")
     posescript = _PoseScript(_object(folder / INDEX), captions)
     listing = INDEX if path.is_dir() or path.name == INDEX else path.name
-    given = 0
-    for position, key in enumerate(posescript.index if listing == INDEX else _ids(path)):
-        where = f"{listing}: record {position}"
-        if key not in posescript.index:
-            raise RecordError(f"{where}: id: {key!r} is not in {INDEX}; allowed: an id of it")
-        found = posescript.caption(key, where)
-        if found is not None:
-            given += 1
-            yield _pose(key, posescript.index[key], found, where, media_root)
-    if not given:
-        raise RecordError(
-            f"{listing}: none of its poses has a caption; allowed: ids that {', '.join(f'{name}.json' for name in captions)} hold"
-        )
+    keys = list(posescript.index) if listing == INDEX else _ids(path)
+    if not any(texts.get(str(key)) is not None for key in keys for texts in captions.values()):
+        names = ", ".join(f"{name}.json" for name in captions)
+        raise RecordError(f"{listing}: none of its poses has a caption; allowed: ids that {names} hold")
+    for position, key in enumerate(keys):
+        yield Row(Place(listing, position), position, (posescript, key))
 
 
 def _object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RecordError(f"{file.parent.name}: it holds no {file.name}; allowed: the folder posescript_release of PoseScript")
-    content = _json(file)
+    content = read_whole(file)
     if not isinstance(content, dict):
         raise RecordError(f"{file.name}: it is {shown(content)}; allowed: one JSON object from ids to entries")
     return content
 
 
-def _ids(file: Path) -> list[str]:
-    content = _json(file)
+def _ids(file: Path) -> list[Any]:
+    content = read_whole(file)
     if not isinstance(content, list):
         raise RecordError(f"{file.name}: it is {shown(content)}; allowed: one JSON list of ids")
-    for position, key in enumerate(content):
-        if isinstance(key, bool) or not isinstance(key, int | str):
-            raise RecordError(f"{file.name}: record {position}: id: got {shown(key)}; allowed: a string or a whole number")
-    return [str(key) for key in content]
+    return content
 
 
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise RecordError(f"{file.name}: {' '.join(str(error).split())[:120]}; allowed: JSON in UTF-8") from error
-
-
-def _pose(key: str, entry: Any, caption: tuple[str, str], where: str, media_root: Path) -> Record:
+def _pose(key: str, entry: Any, caption: tuple[str, str], where: str, root: MediaRoot) -> Record:
     allowed = '["AMASS", "<path of an npz file>", <frame>]'
     three = isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str) and isinstance(entry[1], str) and entry[1].strip()
     if not three:
@@ -222,7 +223,7 @@ def _pose(key: str, entry: Any, caption: tuple[str, str], where: str, media_root
     if not is_finite(frame) or frame != int(frame) or frame < 0:
         raise RecordError(f"{where}: frame: got {shown(frame)}; allowed: a whole number that is not negative")
     text, name = caption
-    matrices = axis_angle_to_matrices(_frame(_sequence(sequence, where, media_root), int(frame), where)[:JOINTS])
+    matrices = axis_angle_to_matrices(_frame(_sequence(sequence, where, root), int(frame), where)[:JOINTS])
     matrices[0] = _UPRIGHT @ without_yaw(matrices[0])
     return Record(
         id=key,
@@ -237,19 +238,15 @@ def _pose(key: str, entry: Any, caption: tuple[str, str], where: str, media_root
     )
 
 
-def _sequence(named: str, where: str, media_root: Path) -> Path:
+def _sequence(named: str, where: str, root: MediaRoot) -> Path:
     first, _, rest = named.partition("/")
     names = [named, f"{RENAMED[first]}/{rest}"] if first in RENAMED else [named]
     places = [f"{folder}{name}" for folder in ("", "AMASS/") for name in names]
-    for place in places:
-        try:
-            file = Path(resolve(place, media_root))
-        except MediaError as error:
-            raise MediaError(f"{where}: sequence: {error}") from error
-        if file.is_file():
-            return file
-    allowed = f"one of {', '.join(places)} under the media root {str(media_root)!r}"
-    raise MediaError(f"{where}: sequence: {named!r} is not there; allowed: {allowed}")
+    found = root.first(places, f"{where}: sequence")
+    if found is None:
+        allowed = f"one of {', '.join(places)} under the media root {str(root.folder)!r}"
+        raise MediaError(f"{where}: sequence: {named!r} is not there; allowed: {allowed}", "missing")
+    return Path(found)
 
 
 def _frame(file: Path, frame: int, where: str) -> Floats:
@@ -260,7 +257,7 @@ def _frame(file: Path, frame: int, where: str) -> Floats:
         with np.load(file, allow_pickle=False) as arrays:
             poses = arrays["poses"]
     except Exception as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        problem = f"{type(error).__name__}: {in_short(error)}"
         raise MediaError(f"{where}: sequence: {file.name!r} cannot be read ({problem}); allowed: {allowed}") from error
     if poses.ndim != 2 or poses.shape[1] != 3 * SMPLH_JOINTS or poses.dtype.kind not in "fiu":
         raise MediaError(f"{where}: sequence: {file.name!r} has poses {list(poses.shape)} of {poses.dtype}; allowed: {allowed}")

@@ -30,19 +30,21 @@ Sources: the documentation of TRL ("Dataset formats") and of ms-swift ("Custom d
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, TypeVar
 
 from omnistage.data.errors import InputError, unknown_name
+from omnistage.data.formats.media_root import MediaRoot
 from omnistage.data.formats.parts import (
     answer_in,
+    answer_text,
     fits,
     id_of,
     is_finite,
@@ -50,10 +52,11 @@ from omnistage.data.formats.parts import (
     normal_form,
     option_texts,
     perceived_as,
+    rate_of,
     rows_of,
     target_of,
 )
-from omnistage.data.formats.rows import Fields, Mapped, distinct, media_path, shown
+from omnistage.data.formats.rows import Fields, Mapped, distinct, shown
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 Name = TypeVar("Name", AnswerKind, Modality)
@@ -75,16 +78,17 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     `media_root`.
     """
     rows = rows_of(path, "messages, or prompt and completion")
+    root = MediaRoot(media_root)
 
     def made(row: tuple[int, Fields]) -> list[Record]:
         position, fields = row
-        return [_record(fields, f"{path.stem}-{position}", media_root, modality)]
+        return [_record(fields, f"{path.stem}-{position}", root, modality)]
 
     return distinct(Mapped(rows, made))
 
 
-def _record(fields: Fields, default_id: str, media_root: Path, modality: Modality | None) -> Record:
-    conversation = _Conversation(fields, media_root)
+def _record(fields: Fields, default_id: str, root: MediaRoot, modality: Modality | None) -> Record:
+    conversation = _Conversation(fields, root)
     history, question, response = conversation.turns()
     options = option_texts(fields) if fields.values.get("options") else ()
     kind = _one_of(fields, "kind", AnswerKind, AnswerKind.SINGLE_CHOICE if options else AnswerKind.OPEN)
@@ -138,7 +142,7 @@ def _target(fields: Fields, kind: AnswerKind, options: tuple[str, ...], response
     if field is None:
         return target_of(fields, "messages", kind, answer_in(fields, "messages", response or ""), options)
     value = fields.values[field]
-    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else _exact(fields, field)
+    text = _exact(fields, field) if isinstance(value, str) else answer_text(fields, field, lambda: "a string that is not empty")
     return target_of(fields, field, kind, answer_in(fields, field, text) if field == "solution" else text, options)
 
 
@@ -163,9 +167,9 @@ def _values(fields: Fields, kind: AnswerKind, target: str) -> tuple[float, ...]:
 class _Conversation:
     """The messages of one row as turns, its media as they are met."""
 
-    def __init__(self, fields: Fields, media_root: Path) -> None:
+    def __init__(self, fields: Fields, root: MediaRoot) -> None:
         self.fields = fields
-        self.media_root = media_root
+        self.root = root
         self.media: list[MediaRef] = []
         self.system: dict[str, Any] = {}
         self.sound_is_said = fields.values.get("sound") is not None
@@ -260,9 +264,9 @@ class _Conversation:
             if not self.listed[sense]:
                 allowed = f"a path, or one file in {sense}s for each <{sense}>"
                 raise message.error(f"{place}{sense}" if place else "content", f"no file is left for <{sense}>; allowed: {allowed}")
-            path = self._file(self.fields, f"{sense}s", self.listed[sense].popleft(), folders=sense == "video")
+            path = self.root.path_of(self.fields, f"{sense}s", self.listed[sense].popleft(), folders=sense == "video")
         else:
-            path = self._file(message, f"{place}{sense}", named, folders=sense == "video")
+            path = self.root.path_of(message, f"{place}{sense}", named, folders=sense == "video")
         self.media.append(self._ref(message, place, sense, path, part))
 
     def _ref(self, message: Fields, place: str, sense: Sense, path: str, part: dict[str, Any]) -> MediaRef:
@@ -275,21 +279,15 @@ class _Conversation:
             sound = self._sound(message, f"{place}sound", part["sound"], path)
         elif sense == "video":
             sound = self._sound(self.fields, "sound", self.fields.values.get("sound"), path)
-        fps = part.get("fps")
-        if fps is not None and (isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf):
-            raise message.error(f"{place}fps", f"got {shown(fps)}; allowed: frames a second of a folder of images, a positive number")
-        rate = float(fps) if fps is not None and os.path.isdir(path) else None
-        return MediaRef(sense, path, sound=sound, blank=frozenset(blank), fps=rate)
+        fps = rate_of(message, f"{place}fps", part.get("fps"))
+        return MediaRef(sense, path, sound=sound, blank=frozenset(blank), fps=fps if os.path.isdir(path) else None)
 
     def _sound(self, where: Fields, field: str, said: Any, path: str) -> str | None:
         if said is None or isinstance(said, bool):
             return path if said else None
         if not isinstance(said, str):
             raise where.error(field, f"got {shown(said)}; allowed: a path, true, false or null")
-        return self._file(where, field, said)
-
-    def _file(self, fields: Fields, field: str, named: Any, *, folders: bool = False) -> str:
-        return media_path(Fields({field: named}, fields.where, fields.prefix), field, self.media_root, folders=folders)
+        return self.root.path_of(where, field, said)
 
     def _place_the_rest(self) -> None:
         """Files of columns that no placeholder points to stand in front; some placeholders and other files is a mistake."""
@@ -297,7 +295,7 @@ class _Conversation:
         for sense, rest in self.listed.items():
             if rest and len(rest) < len(self.columns[sense]):
                 raise self.fields.error(f"{sense}s", f"{len(rest)} of its files have no <{sense}>; allowed: one for each, or none at all")
-            paths = [self._file(self.fields, f"{sense}s", named) for named in rest]
+            paths = [self.root.path_of(self.fields, f"{sense}s", named, folders=sense == "video") for named in rest]
             front += [self._ref(self.fields, "", sense, path, {}) for path in paths]
         self.media = front + self.media
 
@@ -325,7 +323,8 @@ def write(records: Iterable[Record], path: Path, *, media_root: Path | None = No
     """Write records so that `read` gives equal ones (but for `source`); media paths are relative to `media_root` (the file's folder).
 
     The file is there when all of it is. Raises `InputError` for a record that could not be read back: media outside the root or that do not
-    fit its modality, a target that is not in its normal form, an empty text, an id that was there before, or what JSON cannot hold.
+    fit its modality, a target that is not in its normal form, an empty text, an id that was there before, or what JSON cannot hold, and
+    where nothing can be written.
     """
     root = os.path.realpath(path.parent if media_root is None else media_root)
     part = path.with_name(f".{path.name}.part")
@@ -338,8 +337,13 @@ def write(records: Iterable[Record], path: Path, *, media_root: Path | None = No
                 seen.add(record.id)
                 file.write(_line(record, root))
         part.replace(path)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _line(record: Record, root: str) -> bytes:

@@ -13,8 +13,9 @@ without a demonstration, since the sentence gives the level away. The dimension,
 The published levels are five bins over the scores of all clips (`level_of`), and the very lowest score falls out of them: its level is the
 word "None". It is read as "bad", in the demonstration too, and `extra["label"]` keeps the word.
 
-A path that is absolute and not under the media root is looked for there by the name of its file, then by the names of its folder and file
-(`seed1053.mp4`, then `video_RGB/seed1053.mp4`). Nothing outside the media root is opened.
+A path that is absolute and not under the media root is looked for there by the names of its folder and file, then by that of its file alone
+(`video_RGB/seed1053.mp4`, then `seed1053.mp4`). Files of two folders that are found under one name alone are refused: one of them would be
+another clip. Nothing outside the media root is opened.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omnistage.data.errors import InputError, MediaError, RecordError
-from omnistage.data.formats.rows import Fields, Mapped, media_path, media_refs, object_of, perceived, shown, stream_list
-from omnistage.data.media import resolve
+from omnistage.data.formats.media_root import MediaRoot
+from omnistage.data.formats.places import Row
+from omnistage.data.formats.rows import Fields, Mapped, media_refs, object_of, perceived, shown
+from omnistage.data.formats.streams import stream_list
 from omnistage.data.records import LEVELS, AnswerKind, Modality, Record
 
 # The least and the greatest score of all 2000 published clips, by dimension.
@@ -62,15 +64,17 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     Raises `RecordError` for a row that does not hold what is described above and `MediaError` for a clip that is not under `media_root`.
     """
 
-    def made(place: tuple[int, Any]) -> list[Record]:
-        row, entry = place
-        return [_record(entry, f"{path.name}: record {row}", path.stem, row, media_root, modality)]
+    clips = _Clips(media_root)
 
-    return Mapped(enumerate(stream_list(path)), made)
+    def made(row: Row) -> list[Record]:
+        return [_record(row, path.stem, clips, modality)]
+
+    return Mapped(stream_list(path), made)
 
 
-def _record(entry: Any, source: str, stem: str, row: int, media_root: Path, modality: Modality | None) -> Record:
-    top = object_of(entry, source, "messages and videos")
+def _record(row: Row, stem: str, clips: _Clips, modality: Modality | None) -> Record:
+    source = str(row.place)
+    top = object_of(row.value, source, "messages and videos")
     question, sentence = _turns(top)
     answer = Fields({"content": sentence}, source, "messages[1].")
     example = "'The quality of the human face in this video is good.'"
@@ -85,13 +89,13 @@ def _record(entry: Any, source: str, stem: str, row: int, media_root: Path, moda
     seen_as = perceived(modality, (Modality.VIDEO, Modality.AUDIO_VIDEO, Modality.AUDIO, Modality.TEXT), source)
     extra = {"dimension": dimension} | ({"label": label} if label != level else {}) | top.others({"messages", "videos"})
     record = Record(
-        id=f"{stem}-{AnswerKind.LEVEL}-{row}",
+        id=f"{stem}-{AnswerKind.LEVEL}-{row.position}",
         modality=seen_as,
         task=dimension,
         kind=AnswerKind.LEVEL,
         question=question,
         target=level,
-        media=media_refs(_clip(top, media_root), seen_as),
+        media=media_refs(clips.of(top), seen_as),
         response=f"{opening}{level}.",
         source=source,
         extra=extra,
@@ -101,7 +105,7 @@ def _record(entry: Any, source: str, stem: str, row: int, media_root: Path, moda
     value = _score(score, answer)
     return replace(
         record,
-        id=f"{stem}-{AnswerKind.SCALAR}-{row}",
+        id=f"{stem}-{AnswerKind.SCALAR}-{row.position}",
         kind=AnswerKind.SCALAR,
         target=score.strip(),
         values=(value,),
@@ -133,26 +137,37 @@ def _turns(top: Fields) -> tuple[str, str]:
     return question, texts[1]
 
 
-def _clip(top: Fields, media_root: Path) -> str:
-    named = top.text("videos", "the path of one clip")
-    if "\0" in named or not os.path.isabs(named) or Path(os.path.realpath(named)).is_relative_to(os.path.realpath(media_root)):
-        return media_path(top, "videos", media_root)
-    file, folder = os.path.basename(named), os.path.basename(os.path.dirname(named))
-    names = [name for name in (file, f"{folder}/{file}" if folder else "") if name]
-    for name in names:
-        try:
-            path = resolve(name, media_root)
-        except MediaError as error:
-            raise MediaError(f"{top.where}: videos: {error}") from error
-        if os.path.isfile(path):
-            return path
-    sought = " nor ".join(map(repr, names))
-    problem = f"neither {named!r} nor {sought} is a file under {str(media_root)!r}"
-    raise MediaError(f"{top.where}: videos: {problem}; allowed: the path of a clip there")
+class _Clips:
+    """Finds the clips of rows that name them as they lay on another machine."""
+
+    def __init__(self, media_root: Path) -> None:
+        self.root = MediaRoot(media_root)
+        # What is found by the name of its file alone, and the path that it was found for.
+        self._alone: dict[str, str] = {}
+
+    def of(self, top: Fields) -> str:
+        """The path of a row's clip; `MediaError` where there is none under the root, or one that may be another's."""
+        named = top.text("videos", "the path of one clip")
+        root, where = self.root.folder, f"{top.where}: videos"
+        if "\0" in named or not os.path.isabs(named) or Path(os.path.realpath(named)).is_relative_to(os.path.realpath(root)):
+            return self.root.media(top, "videos")
+        file, folder = os.path.basename(named), os.path.basename(os.path.dirname(named))
+        names = [f"{folder}/{file}", file] if folder else [file]
+        for name in names if file else []:
+            found = self.root.first([name], where)
+            if found is not None and name == file and (other := self._alone.setdefault(found, named)) != named:
+                problem = f"{named!r} and {other!r} are both found as {file!r}"
+                raise top.error("videos", f"{problem}; allowed: clips in their folders under {str(root)!r}")
+            if found is not None:
+                return found
+        sought = " nor ".join(map(repr, names))
+        raise MediaError(
+            f"{where}: neither {named!r} nor {sought} is a file under {str(root)!r}; allowed: the path of a clip there", "missing"
+        )
 
 
 def _score(text: str, answer: Fields) -> float:
     low, high = SCALE
     if not _DIGITS.fullmatch(text.strip()) or not low <= float(text) <= high:
-        raise answer.error("content", f"the score is {shown(text)}; allowed: digits from {low:g} to {high:g}, such as '51.87'")
+        raise answer.bad_answer("content", f"the score is {shown(text)}; allowed: digits from {low:g} to {high:g}, such as '51.87'")
     return float(text)

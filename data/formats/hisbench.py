@@ -21,13 +21,12 @@ frames of PROX and seconds of all else in another. The whole clip is shown, so c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, repeat
 from pathlib import Path
 
 from omnistage.data.errors import MediaError, RecordError
+from omnistage.data.formats.media_root import MediaRoot
 from omnistage.data.formats.parts import is_finite, rows_of
-from omnistage.data.formats.rows import Fields, Mapped, distinct, perceived, shown
-from omnistage.data.media import resolve
+from omnistage.data.formats.rows import Chained, Fields, Mapped, distinct, perceived, shown
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 RENDERINGS = ("video_render.mp4", "video_rgb.mp4")
@@ -41,24 +40,25 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     another modality and for a row that does not hold what is described above, `MediaError` for a clip that is missing or outside
     `media_root`.
     """
-    return distinct(_records(path, media_root, perceived(modality, (Modality.VIDEO, Modality.TEXT), path.name)))
-
-
-def _records(path: Path, media_root: Path, modality: Modality) -> Iterator[Record]:
+    seen_as = perceived(modality, (Modality.VIDEO, Modality.TEXT), path.name)
+    root = MediaRoot(media_root)
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise RecordError(f"{path.name}: the folder holds no .json file; allowed: one JSON list for each task")
-
-    def made(row: tuple[str, tuple[int, Fields]]) -> Iterator[Record]:
-        stem, (position, fields) = row
-        return _turns(fields, f"{stem}-{position}", media_root, modality)
-
-    return Mapped(chain.from_iterable(zip(repeat(file.stem), rows_of(file, _HOLDS), strict=False) for file in files), made)
+    return distinct(Chained([_records(file, root, seen_as) for file in files]))
 
 
-def _turns(fields: Fields, default_id: str, media_root: Path, modality: Modality) -> Iterator[Record]:
+def _records(file: Path, root: MediaRoot, modality: Modality) -> Mapped[tuple[int, Fields], Record]:
+    def made(row: tuple[int, Fields]) -> Iterator[Record]:
+        position, fields = row
+        return _turns(fields, f"{file.stem}-{position}", root, modality)
+
+    return Mapped(rows_of(file, _HOLDS), made)
+
+
+def _turns(fields: Fields, default_id: str, root: MediaRoot, modality: Modality) -> Iterator[Record]:
     task = fields.text("task")
-    media = () if modality is Modality.TEXT else (MediaRef("video", _clip(fields, media_root)),)
+    media = () if modality is Modality.TEXT else (MediaRef("video", _clip(fields, root)),)
     _check_times(fields)
     history: list[tuple[str, str]] = []
     for turn, pair in enumerate(_qa(fields)):
@@ -99,7 +99,7 @@ def _check_times(fields: Fields) -> None:
         raise fields.error("end", f"got {times['end']}, and start is {times['start']}; allowed: a number above start")
 
 
-def _clip(fields: Fields, media_root: Path) -> str:
+def _clip(fields: Fields, root: MediaRoot) -> str:
     if fields.values.get("motion_id") is not None:
         field, motion = "motion_id", fields.text("motion_id")
         places = [*(f"motions/{motion}/{name}" for name in RENDERINGS), f"{motion}.mp4"]
@@ -108,12 +108,8 @@ def _clip(fields: Fields, media_root: Path) -> str:
         field, motion = "motion", fields.text("motion", "a string; in the native layout motion_id")
         places = [f"{fields.text('source')}/motions/{motion}/{name}" for name in RENDERINGS]
         hint = "the rendering of the motion"
-    for place in places:
-        try:
-            clip = resolve(place, media_root)
-        except MediaError as error:
-            raise MediaError(f"{fields.where}: {field}: {error}") from error
-        if Path(clip).is_file():
-            return clip
-    allowed = f"one of {', '.join(places)} under the media root {str(media_root)!r}"
-    raise MediaError(f"{fields.where}: {field}: {motion!r} has no clip ({hint}); allowed: {allowed}")
+    clip = root.first(places, f"{fields.where}: {field}")
+    if clip is not None:
+        return clip
+    allowed = f"one of {', '.join(places)} under the media root {str(root.folder)!r}"
+    raise MediaError(f"{fields.where}: {field}: {motion!r} has no clip ({hint}); allowed: {allowed}", "missing")

@@ -24,8 +24,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omnistage.data.formats.instit_bench import FrameChecker, at_rate, clip_or_frames, frame_checker
-from omnistage.data.formats.rows import Fields, Mapped, media_path, media_refs, object_of, perceived, shown, stream_list
+from omnistage.data.formats.media_root import MediaRoot
+from omnistage.data.formats.parts import at_rate
+from omnistage.data.formats.places import Row
+from omnistage.data.formats.rows import Fields, Mapped, media_refs, object_of, perceived, shown
+from omnistage.data.formats.streams import stream_list
 from omnistage.data.records import AnswerKind, Modality, Record
 
 WORDINGS: Mapping[str, tuple[str, ...]] = {
@@ -65,6 +68,7 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
 _VIDEO_FIELDS = frozenset({"video_path", "frame_level_caption", "question_answer_pairs", "video_level_caption"})
 _IMAGE_FIELDS = frozenset({"image_path", "instance_level_caption", "image_level_caption"})
 _PAIR_FIELDS = frozenset({"question", "answer"})
+_MOST_DIGITS = 18
 
 
 class _Item(NamedTuple):
@@ -84,24 +88,23 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     Raises `RecordError` for an entry that does not hold what is described above and `MediaError` for an image, a clip or a folder of frames
     that is missing, empty or outside `media_root`.
     """
-    has_frames = frame_checker(media_root)
+    root = MediaRoot(media_root)
 
-    def made(place: tuple[int, Any]) -> Iterator[Record]:
-        row, entry = place
-        top = object_of(entry, f"{path.name}: record {row}", "video_path or image_path, and captions")
-        return _records(top, f"{path.stem}-{row}", media_root, modality, has_frames)
+    def made(row: Row) -> Iterator[Record]:
+        top = object_of(row.value, str(row.place), "video_path or image_path, and captions")
+        return _records(top, f"{path.stem}-{row.position}", root, modality)
 
-    return Mapped(enumerate(stream_list(path)), made)
+    return Mapped(stream_list(path), made)
 
 
-def _records(top: Fields, stem: str, media_root: Path, modality: Modality | None, has_frames: FrameChecker) -> Iterator[Record]:
+def _records(top: Fields, stem: str, root: MediaRoot, modality: Modality | None) -> Iterator[Record]:
     has_image, has_video = (top.values.get(field) is not None for field in ("image_path", "video_path"))
     if has_image == has_video:
         problem = "given beside" if has_image else "missing, and so is"
         raise top.error("video_path", f"{problem} image_path; allowed: one of video_path, image_path")
     sense = Modality.IMAGE if has_image else Modality.VIDEO
     seen_as = perceived(modality, (sense, Modality.TEXT), top.where)
-    clip = media_path(top, "image_path", media_root) if has_image else clip_or_frames(top, "video_path", media_root, has_frames)
+    clip = root.media(top, "image_path") if has_image else root.media(top, "video_path", folders=True)
     media = at_rate(media_refs(clip, seen_as), top)
     name = "image_id" if has_image else "video_id"
     extra = {name: top.name(name)} | top.others({name, *(_IMAGE_FIELDS if has_image else _VIDEO_FIELDS)})
@@ -184,7 +187,7 @@ def _things(fields: Fields, field: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def _caption(fields: Fields, field: str) -> str | None:

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from omnistage.data.errors import RecordError
-from omnistage.data.formats.rows import Fields, Mapped, object_of, shown, stream_lines, stream_list
+from omnistage.data.formats.places import Row
+from omnistage.data.formats.rows import Fields, Mapped, object_of, shown
+from omnistage.data.formats.streams import begins_with_object, stream_lines, stream_list
 from omnistage.data.records import LEVELS, AnswerKind, MediaRef, Modality
 
 _LETTERED = re.compile(r"\s*\(?([A-Za-z])\s*[.):\u3001\uff0e\uff1a\uff09]\s*(.*)", re.DOTALL)
 _NUMBER = re.compile(r"([+-]?)([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.([0-9]*))?")
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_ANSWER_TAG = re.compile(r"</?answer>")
+_OPEN, _CLOSE = "<answer>", "</answer>"
+# Options that all begin with one of the first letters are lettered; 'U.S.' and 'E.U.' are not.
+_USUAL_LETTERS = 10
 
 
-def rows_of(path: Path, holds: str) -> Iterator[tuple[int, Fields]]:
+def rows_of(path: Path, holds: str) -> Mapped[Row, tuple[int, Fields]]:
     """The objects of a JSON list (`.jsonl`, or a file that begins with '{': of JSON lines), each with its place counted from 0.
 
     `Fields.where` names "<file>: record N" (from 0) or "<file>: line N" (from 1). `RecordError` for an entry that is no object, which says
     what one `holds`.
     """
-    if path.is_dir():
-        raise RecordError(f"{path.name}: it is a folder; allowed: a file with a JSON list, or with one JSON object a line")
-    lines = path.suffix.lower() == ".jsonl" or _begins_with_object(path)
-    entries: Iterable[tuple[int, Any]] = stream_lines(path) if lines else enumerate(stream_list(path))
+    lines = path.suffix.lower() == ".jsonl" or begins_with_object(path)
+    allowed = "a file with a JSON list, or with one JSON object a line"
 
-    def made(place: tuple[int, tuple[int, Any]]) -> list[tuple[int, Fields]]:
-        position, (number, entry) = place
-        return [(position, object_of(entry, f"{path.name}: {'line' if lines else 'record'} {number}", holds))]
+    def made(row: Row) -> list[tuple[int, Fields]]:
+        return [(row.position, object_of(row.value, str(row.place), holds))]
 
-    return Mapped(enumerate(entries), made)
-
-
-def _begins_with_object(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+    return Mapped(stream_lines(path, allowed=allowed) if lines else stream_list(path, allowed=allowed), made)
 
 
 def id_of(fields: Fields, field: str, default: str) -> str:
@@ -60,6 +56,21 @@ def is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def rate_of(fields: Fields, field: str, value: Any) -> float | None:
+    """A rate of frames, None for null; `RecordError` for one that is no positive number."""
+    if value is None:
+        return None
+    if not is_finite(value) or value <= 0:
+        raise fields.error(field, f"got {shown(value)}; allowed: frames a second, a positive number")
+    return float(value)
+
+
+def at_rate(media: tuple[MediaRef, ...], fields: Fields) -> tuple[MediaRef, ...]:
+    """The media, with the row's `fps` on folders of frames; `RecordError` for a rate that is no positive number."""
+    fps = rate_of(fields, "fps", fields.values.get("fps"))
+    return media if fps is None else tuple(replace(ref, fps=fps) if os.path.isdir(ref.path) else ref for ref in media)
 
 
 def modality_of(media: Sequence[MediaRef]) -> Modality:
@@ -141,28 +152,47 @@ def _without_letters(fields: Fields, field: str, options: list[str]) -> tuple[st
     right = [match is not None and match[1].upper() == letter for match, letter in zip(found, ascii_uppercase, strict=False)]
     if all(right):
         return tuple(match[2].strip() for match in found if match)
+    usual = ascii_uppercase[: max(len(options), _USUAL_LETTERS)]
     # Answers name letters, so letters in another order, or on some options only, would point at the wrong text.
-    if any(right) or all(found):
+    if any(right) or all(match is not None and match[1].upper() in usual for match in found):
         position = right.index(False)
         allowed = f"the letter {ascii_uppercase[position]!r} first, or no letters on any option"
         raise fields.error(f"{field}[{position}]", f"got {shown(options[position])}; allowed: {allowed}")
     return tuple(option.strip() for option in options)
 
 
+def answer_text(fields: Fields, field: str, allowed: Callable[[], str]) -> str:
+    """The stripped text of a field that may hold a number; `RecordError` names what is `allowed` for anything else."""
+    value = fields.values.get(field)
+    if isinstance(value, str) and (text := value.strip()):
+        return text
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return fields.text(field, allowed())
+
+
 def answer_in(fields: Fields, field: str, text: str) -> str:
-    """What the last answer tag of a text holds, or the whole text where it has none; `RecordError` for half a tag or an empty one."""
-    found = _ANSWER.findall(text)
-    answer = (found[-1] if found else text).strip()
-    if not answer or (not found and _ANSWER_TAG.search(text)):
-        raise fields.error(field, f"got {shown(text)}; allowed: a text, or one with <answer>...</answer>")
+    """What the last answer tag of a text holds, or the whole text where it has none; `BadAnswer` for half a tag or an empty one."""
+    found = _last_tagged(text)
+    answer = (text if found is None else found).strip()
+    if not answer or (found is None and (_OPEN in text or _CLOSE in text)):
+        raise fields.bad_answer(field, f"got {shown(text)}; allowed: a text, or one with {_OPEN}...{_CLOSE}")
     return answer
 
 
+def _last_tagged(text: str) -> str | None:
+    """What stands in the last pair of answer tags. Plain searches: a pattern looks at the whole rest of the text from each open tag."""
+    found, at = None, 0
+    while (start := text.find(_OPEN, at)) >= 0 and (end := text.find(_CLOSE, start)) >= 0:
+        found, at = text[start + len(_OPEN) : end], end + len(_CLOSE)
+    return found
+
+
 def target_of(fields: Fields, field: str, kind: AnswerKind, text: str, options: Sequence[str]) -> str:
-    """An answer in the normal form of its kind; `RecordError` names what is allowed for one that is none."""
+    """An answer in the normal form of its kind; `BadAnswer` names what is allowed for one that is none."""
     target = normal_form(kind, text, options)
     if target is None:
-        raise fields.error(field, f"got {shown(text)}; allowed: {_allowed(kind, options)}")
+        raise fields.bad_answer(field, f"got {shown(text)}; allowed: {allowed_answers(kind, options)}")
     return target
 
 
@@ -201,10 +231,13 @@ def _digits(text: str) -> str | None:
         return None
     whole, fraction = match[2].replace(",", "").lstrip("0") or "0", (match[3] or "").rstrip("0")
     digits = f"{whole}.{fraction}" if fraction else whole
+    if not math.isfinite(float(digits)):
+        return None
     return f"-{digits}" if match[1] == "-" and digits != "0" else digits
 
 
-def _allowed(kind: AnswerKind, options: Sequence[str]) -> str:
+def allowed_answers(kind: AnswerKind, options: Sequence[str]) -> str:
+    """What an answer of a kind may be, for an error line."""
     last = ascii_uppercase[len(options) - 1]
     return {
         AnswerKind.SINGLE_CHOICE: f"one letter of A to {last}, or the text of one option" if options else "one letter",

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-import ijson
-
-from omnistage.data.errors import InputError, MediaError, RecordError
-from omnistage.data.media import resolve
+from omnistage.data.errors import InputError, RecordError
+from omnistage.data.formats.places import BadAnswer, Place, Row, placed
 from omnistage.data.records import MediaRef, Modality, Record
 
-_LONGEST_LINE = 1 << 20
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -33,6 +27,10 @@ class Fields:
     def error(self, field: str, problem: str) -> RecordError:
         """The error to raise about a field: `train.json: record 17: questions.answer: ...`."""
         return RecordError(f"{self.where}: {self.prefix}{field}: {problem}")
+
+    def bad_answer(self, field: str, problem: str) -> BadAnswer:
+        """The error to raise about a field that holds no answer to the row's question."""
+        return BadAnswer(f"{self.where}: {self.prefix}{field}: {problem}")
 
     def need(self, field: str, allowed: str) -> Any:
         """The value of a field that must be there and not null; `RecordError` names what is `allowed`."""
@@ -76,74 +74,6 @@ def shown(value: Any) -> str:
     return f"{name} {text if len(text) <= 80 else text[:77] + '...'}"
 
 
-def stream_list(path: Path) -> Iterator[Any]:
-    """The entries of the one JSON list that a file holds, one at a time; `RecordError` when it is not JSON or not a list."""
-    allowed = "allowed: one JSON list of objects in UTF-8"
-    with path.open("rb") as file:
-        if file.read(3) != b"\xef\xbb\xbf":
-            file.seek(0)
-        first = _first_byte(file)
-        if first != b"[":
-            raise RecordError(f"{path.name}: {_instead_of_a_list(file, first)}; {allowed}")
-        entries = ijson.items(file, "item", use_float=True)
-        for position in count():
-            try:
-                entry = next(entries)
-            except StopIteration:
-                return
-            except (ijson.JSONError, UnicodeDecodeError) as error:
-                raise RecordError(f"{path.name}: from record {position} on: {_syntax_error(error)}; {allowed}") from error
-            yield entry
-
-
-def stream_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers (from 1) and values of a file with one JSON value a line, without empty lines; `RecordError` for a line that is none."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-                line = line[3:]
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise RecordError(f"{path.name}: line {number}: {_one_line(error)}; allowed: one JSON object a line in UTF-8") from error
-
-
-def _first_byte(file: BinaryIO) -> bytes:
-    """The first byte that is no white space; the file stands before it afterwards."""
-    while (byte := file.read(1)).isspace():
-        pass
-    if byte:
-        file.seek(-1, 1)
-    return byte
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _instead_of_a_list(file: BinaryIO, first: bytes) -> str:
-    if not first:
-        return "the file is empty"
-    if first != b"{":
-        return f"the file begins with {first.decode('ascii', 'replace')!r}, not with '['"
-    try:
-        whole = isinstance(json.loads(file.readline(_LONGEST_LINE)), dict)
-    except ValueError:
-        whole = False
-    return "the file holds one object a line" if whole and _first_byte(file) else "the top level is an object"
-
-
-def _syntax_error(error: Exception) -> str:
-    """What the JSON reader says and the text beside it; its own error is of three lines, and bytes where the file is not UTF-8."""
-    text = error.args[0] if error.args and isinstance(error, ijson.JSONError) else str(error)
-    problem, _, rest = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)).partition("\n")
-    near = rest.partition("\n")[0].strip()
-    return problem.strip().rstrip(".") + (f", near {near!r}" if near else "")
-
-
 def object_of(entry: Any, source: str, holds: str) -> Fields:
     """The object that an entry must be; `RecordError` says what it `holds`."""
     if not isinstance(entry, dict):
@@ -151,8 +81,22 @@ def object_of(entry: Any, source: str, holds: str) -> Fields:
     return Fields(entry, source)
 
 
-class Mapped(Iterator[Out], Generic[In, Out]):
-    """What `make` makes of each entry, in order; behind an entry that it refuses the next call goes on.
+class RowStream(Iterator[Out]):
+    """What is drawn row by row. Behind an `InputError` about one row the next call goes on with the next row."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether no error was the end of a file: behind a place where its JSON breaks off, say, nothing can be read."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> Place | None:
+        """Where the row stands that was drawn last."""
+        raise NotImplementedError
+
+
+class Mapped(RowStream[Out], Generic[In, Out]):
+    """What `make` makes of each entry, in order; an entry that it refuses gives nothing, and an error with the entry's place.
 
     A generator would end at its first error. So a run stops at the first bad row, and the data doctor finds them all.
     """
@@ -162,24 +106,60 @@ class Mapped(Iterator[Out], Generic[In, Out]):
         self._make = make
         self._made: deque[Out] = deque()
         self._broke = False
+        self._place: Place | None = None
 
     def __next__(self) -> Out:
         while not self._made:
+            if self._broke:
+                raise StopIteration
             try:
                 entry = next(self._entries)
             except InputError:
-                self._broke = not isinstance(self._entries, Mapped)
+                self._broke = not isinstance(self._entries, RowStream)
                 raise
-            self._made.extend(list(self._make(entry)))
+            if isinstance(entry, Row):
+                self._place = entry.place
+            try:
+                self._made.extend(list(self._make(entry)))
+            except InputError as error:
+                placed(error, self.place)
+                raise
         return self._made.popleft()
 
     @property
     def whole(self) -> bool:
-        """Whether the entries themselves never failed: behind such an error (a file that breaks off, say) there are no more."""
-        return not self._broke and (self._entries.whole if isinstance(self._entries, Mapped) else True)
+        return not self._broke and (self._entries.whole if isinstance(self._entries, RowStream) else True)
+
+    @property
+    def place(self) -> Place | None:
+        return self._entries.place if isinstance(self._entries, RowStream) else self._place
 
 
-def distinct(records: Iterable[Record], field: str = "id") -> Iterator[Record]:
+class Chained(RowStream[Out]):
+    """The rows of several files, one file after the other; where one breaks off the next one is read."""
+
+    def __init__(self, files: Sequence[RowStream[Out]]) -> None:
+        self._files = files
+        self._at = 0
+
+    def __next__(self) -> Out:
+        while self._at < len(self._files):
+            try:
+                return next(self._files[self._at])
+            except StopIteration:
+                self._at += 1
+        raise StopIteration
+
+    @property
+    def whole(self) -> bool:
+        return all(file.whole for file in self._files)
+
+    @property
+    def place(self) -> Place | None:
+        return self._files[min(self._at, len(self._files) - 1)].place if self._files else None
+
+
+def distinct(records: RowStream[Record], field: str = "id") -> Mapped[Record, Record]:
     """The records as they come; `RecordError` about `field`, which the ids are made of, when two have the same."""
     seen: dict[str, str] = {}
 
@@ -191,20 +171,6 @@ def distinct(records: Iterable[Record], field: str = "id") -> Iterator[Record]:
         return [record]
 
     return Mapped(records, once)
-
-
-def media_path(fields: Fields, field: str, media_root: Path, *, folders: bool = False) -> str:
-    """The real path of the file that a field names; with `folders`, of a folder too. `MediaError` when there is none under the root."""
-    named = fields.text(field, "the path of a clip under the media root")
-    where = f"{fields.where}: {fields.prefix}{field}"
-    try:
-        path = resolve(named, media_root)
-    except MediaError as error:
-        raise MediaError(f"{where}: {error}") from error
-    if not (os.path.isfile(path) or (folders and os.path.isdir(path))):
-        what = "file or folder" if folders else "file"
-        raise MediaError(f"{where}: {named!r} is no {what} under {str(media_root)!r}; allowed: the path of a clip under the media root")
-    return path
 
 
 def media_refs(path: str, modality: Modality) -> tuple[MediaRef, ...]:

@@ -28,8 +28,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from omnistage.data.errors import unknown_name
-from omnistage.data.formats.parts import answer_in, id_of, modality_of, option_texts, perceived_as, rows_of, target_of
-from omnistage.data.formats.rows import Fields, Mapped, distinct, media_path, shown
+from omnistage.data.formats.media_root import MediaRoot
+from omnistage.data.formats.parts import answer_in, answer_text, id_of, modality_of, option_texts, perceived_as, rows_of, target_of
+from omnistage.data.formats.rows import Fields, Mapped, distinct, shown
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 KINDS = {
@@ -55,23 +56,24 @@ def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> I
     that does not hold what is described above and `MediaError` for media that are missing or outside `media_root`.
     """
     rows = rows_of(path, "problem, problem_type, path and solution")
+    root = MediaRoot(media_root)
 
     def made(row: tuple[int, Fields]) -> list[Record]:
         position, fields = row
-        return [_record(fields, f"{path.stem}-{position}", media_root, modality)]
+        return [_record(fields, f"{path.stem}-{position}", root, modality)]
 
     return distinct(Mapped(rows, made))
 
 
-def _record(fields: Fields, default_id: str, media_root: Path, modality: Modality | None) -> Record:
+def _record(fields: Fields, default_id: str, root: MediaRoot, modality: Modality | None) -> Record:
     problem_type = fields.text("problem_type", " | ".join(KINDS))
     if problem_type not in KINDS:
         raise fields.error("problem_type", unknown_name("problem type", problem_type, KINDS))
     kind = KINDS[problem_type]
     options = option_texts(fields) if kind in _CHOICES else ()
-    solution = _text(fields, "solution", "a string, or a number")
+    solution = answer_text(fields, "solution", lambda: "a string, or a number")
     target = target_of(fields, "solution", kind, answer_in(fields, "solution", solution), options)
-    media = _media(fields, media_root)
+    media = _media(fields, root)
     return Record(
         id=id_of(fields, "problem_id" if fields.values.get("problem_id") is not None else "id", default_id),
         modality=modality if modality is not None else modality_of(media),
@@ -88,13 +90,6 @@ def _record(fields: Fields, default_id: str, media_root: Path, modality: Modalit
     )
 
 
-def _text(fields: Fields, field: str, allowed: str) -> str:
-    value = fields.need(field, allowed)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return fields.text(field, allowed)
-
-
 def _response(fields: Fields, solution: str) -> str | None:
     process = fields.values.get("process")
     if process is not None and not isinstance(process, str):
@@ -104,15 +99,15 @@ def _response(fields: Fields, solution: str) -> str | None:
     return solution if any(tag in solution for tag in _REASONS) else None
 
 
-def _media(fields: Fields, media_root: Path) -> tuple[MediaRef, ...]:
+def _media(fields: Fields, root: MediaRoot) -> tuple[MediaRef, ...]:
     field = "path" if fields.values.get("path") is not None else "video"
     if fields.values.get(field) is None:
         raise fields.error("path", "missing; allowed: the path of a file, or an object with image and audio")
     named = fields.values[field]
     if isinstance(named, dict):
-        return _two_media(fields, field, media_root)
+        return _two_media(fields, field, root)
     data_type = fields.text("data_type", " | ".join(DATA_TYPES))
-    file = media_path(fields, field, media_root)
+    file = root.media(fields, field)
     match data_type:
         case "video" | "image" | "audio":
             return (MediaRef(data_type, file),)
@@ -120,12 +115,12 @@ def _media(fields: Fields, media_root: Path) -> tuple[MediaRef, ...]:
             raise fields.error("data_type", unknown_name("data type", data_type, DATA_TYPES))
 
 
-def _two_media(fields: Fields, field: str, media_root: Path) -> tuple[MediaRef, ...]:
+def _two_media(fields: Fields, field: str, root: MediaRoot) -> tuple[MediaRef, ...]:
     paths = fields.below(field)
     names = sorted(paths.values)
     if names not in (["audio", "image"], ["audio", "video"]):
         raise fields.error(field, f"it names {', '.join(names) or 'nothing'}; allowed: image and audio, or video and audio")
-    sound = media_path(paths, "audio", media_root)
+    sound = root.media(paths, "audio")
     if "image" in names:
-        return (MediaRef("image", media_path(paths, "image", media_root)), MediaRef("audio", sound))
-    return (MediaRef("video", media_path(paths, "video", media_root), sound=sound),)
+        return (MediaRef("image", root.media(paths, "image")), MediaRef("audio", sound))
+    return (MediaRef("video", root.media(paths, "video"), sound=sound),)

@@ -20,7 +20,19 @@ from omnistage.data.synth import HELD_OUT_SEED
 from omnistage.rewards import registry
 from omnistage.rewards.base import Segment
 from omnistage.rewards.calls import OnError
-from omnistage.stages.recipe.choices import Aggregation, Attention, Control, Dtype, Engine, Loss, Part, Prompt, Reference, ScaleRewards
+from omnistage.stages.recipe.choices import (
+    Aggregation,
+    Attention,
+    Control,
+    Dtype,
+    Engine,
+    Loss,
+    Part,
+    Prompt,
+    Reference,
+    ScaleRewards,
+    SharedPrefix,
+)
 
 LANGUAGE_ATTENTION = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
 TOWERS_AND_LANGUAGE: frozenset[Part] = frozenset({"vision", "audio", "language"})
@@ -318,6 +330,9 @@ class GrpoStage(Training):
     keep_rollouts: bool = Field(True, strict=True, description="record every completion with its rewards in the stage's folder")
     loss: Loss = Field("dapo", description="how token losses are averaged")
     scale_rewards: ScaleRewards = Field("group", description="which standard deviation divides the advantages")
+    shared_prefix: SharedPrefix = Field(
+        "auto", description="compute a group's prompt once (docs/performance.md); off: once for each completion"
+    )
     iterations: Count = Field(1, description="optimizer passes over each batch of rollouts")
 
     @model_validator(mode="before")

@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from clip_files import write_image
+from omnistage.data.checks import rows
 from omnistage.data.errors import MediaError, RecordError
 from omnistage.data.formats import read
 from omnistage.data.formats.chatpose import AUTOMATIC, HUMAN, INDEX
@@ -137,6 +138,16 @@ def test_poses_are_read_one_at_a_time(posescript: Path) -> None:
     assert [record.id for record in read("chatpose", posescript, media_root=posescript.parent, limit=2)] == ["5", "17"]
 
 
+def test_behind_a_bad_pose_the_others_are_read(posescript: Path) -> None:
+    """The first of four has no sequence, and the id of the third is no id."""
+    save(posescript, INDEX, {key: ["AMASS", "gone.npz" if key == "5" else WALK, 0] for key in ("5", "17", "3")})
+    found = rows.read("chatpose", str(save(posescript, "val_ids.json", ["5", "17", None, "3"])), media_root=str(posescript.parent))
+    assert [record.id for record in found.records] == ["17", "3"]
+    places = [(str(row.place), row.code) for row in found.refused]
+    assert places == [("val_ids.json: record 0", "missing"), ("val_ids.json: record 2", "unreadable_row")]
+    assert found.whole
+
+
 NOT_POSES = {
     "a pickle": {"poses": np.array([{"a": 1}], dtype=object)},
     "SMPL": {"poses": np.zeros((2, 72))},
@@ -189,6 +200,7 @@ def test_a_sequence_that_is_no_npz(posescript: Path) -> None:
             {"17": ["He walks."]},
             rf"^{INDEX}: record 1: human6293\.json: caption of '17': got a list; allowed: a string that is not empty$",
         ),
+        (INDEX, "[" * 100_000, rf"^{INDEX}: lists and objects stand in each other more than 100 deep"),
         ("automatic_C.json", "\x00", r"^automatic_C\.json: Expecting value.*; allowed: JSON in UTF-8$"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omnistage.data.errors import InputError, MediaError, RecordError
 from omnistage.data.formats import read
 from omnistage.data.formats.conversations import write
 from omnistage.data.media import MediaLimits, decode
+from omnistage.data.prompts import render
 from omnistage.data.records import LEVELS, AnswerKind, MediaRef, Modality, Record
 
 VIDEO, IMAGE, SOUND = "clips/a.mp4", "a.png", "a.wav"
@@ -25,6 +27,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "clips").mkdir()
     write_clip(root / VIDEO, frames=4, fps=2, sound_s=1.0)
     write_clip(root / "b.mp4", frames=4, fps=2)
+    (root / "frames").mkdir()
+    write_image(root / "frames" / "1.png")
     write_image(root / IMAGE)
     write_wav(root / SOUND, [tone(0.5)])
     return root
@@ -127,6 +131,7 @@ def test_a_prompt_with_a_solution_and_an_image_of_a_column(root: Path) -> None:
             [("video", "b.mp4", None), ("image", IMAGE, None)],
         ),
         ("<audio>?", {"audios": [SOUND], "videos": VIDEO}, "?", [("video", VIDEO, None), ("audio", SOUND, None)]),
+        ("What?", {"videos": ["frames"]}, "What?", [("video", "frames", None)]),
         ("<video>?", {"videos": VIDEO, "sound": True}, "?", [("video", VIDEO, VIDEO)]),
         ("<video>?", {"videos": VIDEO, "sound": SOUND}, "?", [("video", VIDEO, SOUND)]),
         ("<video>?", {"videos": VIDEO, "modality": "audio_video"}, "?", [("video", VIDEO, VIDEO)]),
@@ -271,6 +276,12 @@ BLANK = {"type": "video", "video": VIDEO, "blank": ["sight"]}
         (row(kind="pose", values=[0, 1]), "values: got 2; allowed: a list of 216 finite numbers for the kind pose"),
         (row(values=[10**400]), "values[0]: got the number 1000"),
         (row(values=[0, "1"]), 'values[1]: got the string "1"; allowed: a finite number'),
+        (row(target="9" * 400, kind="scalar"), 'target: got the string "9999'),
+        (
+            row(user([{"type": "video", "video": "frames", "fps": 10**400}, text("a")])),
+            "messages[0].content[0].fps: got the number 1000",
+        ),
+        (row(user("\ud800?"), says()), "question: it holds half a character; allowed: text in Unicode"),
         (row(task=3), "task: got the number 3; allowed: a string that is not empty"),
         (row(extra=[1]), "extra: got a list; allowed: one object"),
         (row(id=True), "id: got the truth value true; allowed: a string or a whole number"),
@@ -287,8 +298,9 @@ def test_malformed_rows_name_file_line_field_and_what_is_allowed(root: Path, ent
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (row(videos="gone.mp4"), "videos: 'gone.mp4' is no file under "),
+        (row(videos="gone.mp4"), "videos: 'gone.mp4' is no file or folder under "),
         (row(user([{"type": "audio", "audio": "../a.wav"}, text("a")])), "messages[0].content[0].audio: '../a.wav' leaves the media root"),
+        (row(user([{"type": "video", "video": "\ud800/a.mp4"}, text("a")])), "messages[0].content[0].video: '\\ud800/a.mp4' is no path"),
         (row(user([{"type": "video", "video": VIDEO, "sound": "gone.wav"}])), "messages[0].content[0].sound: 'gone.wav' is no file under"),
     ],
 )
@@ -324,6 +336,29 @@ def test_a_heard_video_survives(root: Path) -> None:
     assert back(root, records) == records
     written = [json.loads(line) for line in (root / "written" / "out.jsonl").read_text().splitlines()]
     assert written[0]["messages"][0]["content"][0] == {"type": "video", "video": VIDEO, "sound": VIDEO}
+
+
+def test_a_text_of_answer_tags_takes_no_time(root: Path) -> None:
+    """A pattern that looks behind each open tag for its end took 34 s for 30,000 of them."""
+    began = time.perf_counter()
+    with pytest.raises(RecordError, match=r"^train\.jsonl: line 1: solution: got the string .*allowed: a text, or one with <answer>"):
+        load(root, row(solution="<answer>" * 300_000))
+    assert one(root, row(solution="<answer>" * 300_000 + "x</answer>")).target.endswith("<answer>x")
+    assert one(root, row(solution="<answer>x</answer>" * 100_000)).target == "x"
+    assert time.perf_counter() - began < 10
+
+
+def test_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "out.jsonl", tmp_path):
+        with pytest.raises(InputError, match=r": cannot be written \((No such file or directory|Is a directory)\)$"):
+            write([BASE], path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_system_message_survives(root: Path) -> None:
+    record = replace(BASE, extra={"system": "Be brief."})
+    assert back(root, [record]) == [record]
+    assert render(record, "short", "the recipe's")[0] == {"role": "system", "content": [text("Be brief.")]}
 
 
 TEXTS = st.text(min_size=1, max_size=20).filter(str.strip)

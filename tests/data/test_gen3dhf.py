@@ -152,12 +152,31 @@ def test_a_file_that_is_there_outside_the_root_is_not_opened(root: Path, tmp_pat
     outside = tmp_path_factory.mktemp("outside") / "seed0009.mp4"
     write_clip(outside, 4, 2)
     with pytest.raises(
-        MediaError, match=r"record 0: videos: neither '.*seed0009\.mp4' nor 'seed0009\.mp4' nor 'outside.*' is a file under"
+        MediaError, match=r"record 0: videos: neither '.*seed0009\.mp4' nor 'outside.*' nor 'seed0009\.mp4' is a file under"
     ):
         load(root, [row(videos=str(outside))])
     (root / "seed0009.mp4").symlink_to(outside)
     with pytest.raises(MediaError, match=r"record 0: videos: 'seed0009\.mp4' leaves the media root"):
         load(root, [row(videos=str(outside))])
+
+
+def test_clips_of_one_name_are_found_in_their_folders(root: Path) -> None:
+    """Three clips called seed0001.mp4: at the top, and in the folders of two generators."""
+    for index, folder in enumerate(("gen_a", "gen_b")):
+        (root / folder).mkdir()
+        write_clip(root / folder / "seed0001.mp4", 6 + index, 2)
+    named = ["/x/gen_a/seed0001.mp4", "/x/gen_b/seed0001.mp4", "/x/gen_c/seed0001.mp4"]
+    records = load(root, [row(videos=name) for name in named])
+    found = [str(Path(record.media[0].path).relative_to(root.resolve())) for record in records]
+    assert found == ["gen_a/seed0001.mp4", "gen_b/seed0001.mp4", "seed0001.mp4"]
+
+
+def test_a_clip_that_two_paths_may_mean_is_refused(root: Path) -> None:
+    named = ["/x/gen_a/seed0001.mp4", "/x/gen_a/seed0001.mp4", "/x/gen_b/seed0001.mp4"]
+    with pytest.raises(
+        RecordError, match=r"record 2: videos: '/x/gen_b/seed0001\.mp4' and '/x/gen_a/seed0001\.mp4' are both found as 'seed0001\.mp4'"
+    ):
+        load(root, [row(videos=name) for name in named])
 
 
 def test_modality_is_as_asked(root: Path) -> None:

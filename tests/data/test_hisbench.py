@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from clip_files import write_clip
+from omnistage.data.checks import rows
 from omnistage.data.errors import MediaError, RecordError
 from omnistage.data.formats import read
 from omnistage.data.media import MediaLimits, decode
@@ -125,6 +126,27 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match=r"^empty: the folder holds no \.json file; allowed: one JSON list for each task$"):
         list(read("hisbench", tmp_path / "empty"))
+
+
+def test_behind_a_bad_row_and_a_broken_file_the_others_are_read(root: Path, tmp_path: Path) -> None:
+    """A row that is no object costs itself; a file that breaks off costs what stands behind, and not the next file."""
+    folder = tmp_path / "output"
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps([native(), 3, native(), native(motion_id="gone"), native()]))
+    whole = rows.read("hisbench", str(folder), media_root=str(root))
+    assert [record.id for record in whole.records] == ["a-0-0", "a-2-0", "a-4-0"]
+    assert [(str(row.place), row.code) for row in whole.refused] == [
+        ("a.json: record 1", "unreadable_row"),
+        ("a.json: record 3", "missing"),
+    ]
+    assert whole.whole
+    (folder / "b.json").write_text(json.dumps([native(), native()])[:-20])
+    (folder / "c.json").write_text(json.dumps([3, native()]))
+    broken = rows.read("hisbench", str(folder), media_root=str(root))
+    assert [record.id for record in broken.records] == ["a-0-0", "a-2-0", "a-4-0", "b-0-0", "c-1-0"]
+    assert [str(row.place) for row in broken.refused[2:]] == ["None", "c.json: record 0"]
+    assert broken.refused[2].message.startswith("b.json: from record 1 on: ")
+    assert not broken.whole
 
 
 def test_rows_are_read_one_at_a_time(root: Path) -> None:

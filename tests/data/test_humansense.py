@@ -84,6 +84,7 @@ def test_a_row_becomes_a_record(root: Path) -> None:
         (NUMBER, "10.0", AnswerKind.NUMBER, "10"),
         (NUMBER, "-0", AnswerKind.NUMBER, "0"),
         (NUMBER, "-3.", AnswerKind.NUMBER, "-3"),
+        (NUMBER, "1,234", AnswerKind.NUMBER, "1234"),
         (YES_NO, "Yes", AnswerKind.YES_NO, "yes"),
         (YES_NO, "NO.", AnswerKind.YES_NO, "no"),
     ],
@@ -104,6 +105,8 @@ def test_answers_get_their_normal_form(root: Path, pattern: str, answer: Any, ki
         (["son", "daughter"], ("son", "daughter")),
         (["U.S. citizen", "E.U. citizen"], ("U.S. citizen", "E.U. citizen")),
         ([f"{letter}. {letter * 2}" for letter in "ABCDEFGHIJ"], tuple(letter * 2 for letter in "ABCDEFGHIJ")),
+        ([f"{letter}) {letter * 2}" for letter in "ABCDEFGHIJKL"], tuple(letter * 2 for letter in "ABCDEFGHIJKL")),
+        (["a. son", "b. daughter"], ("son", "daughter")),
     ],
 )
 def test_letters_are_stripped_from_options(root: Path, options: list[str], texts: tuple[str, ...]) -> None:
@@ -190,24 +193,25 @@ def changed(entry: dict[str, Any], **fields: Any) -> dict[str, Any]:
             changed(row(), question_pattern="Judgement question (Yes or No)"),
             f"questions.question_pattern: unknown question pattern .*did you mean '{YES_NO}'",
         ),
-        (row(options=None), "questions.options: missing; allowed: a list of 2 to 10 strings"),
-        (row(options="A.red B.blue"), "questions.options: got the string .*; allowed: a list of 2 to 10 strings"),
-        (row(options=["A.red"]), "questions.options: got 1; allowed: a list of 2 to 10 strings"),
-        (row(options=[str(i) for i in range(11)]), "questions.options: got 11; allowed: a list of 2 to 10 strings"),
+        (row(options=None), "questions.options: missing; allowed: a list of 2 to 26 strings"),
+        (row(options="A.red B.blue"), "questions.options: got the string .*; allowed: a list of 2 to 26 strings"),
+        (row(options=["A.red"]), "questions.options: got 1; allowed: a list of 2 to 26 strings"),
+        (row(options=[str(i) for i in range(27)]), "questions.options: got 27; allowed: a list of 2 to 26 strings"),
         (row(options=["A.red", 2]), "questions.options[1]: got the number 2; allowed: a string that is not empty"),
         (row(options=["A.red", "B."]), "questions.options[1]: has a letter and no text"),
         (row(options=["A.red", "C.blue"]), "questions.options[1]: got the string \"C.blue\"; allowed: the letter 'B' first, or no letters"),
         (row(options=["B.red", "A.blue"]), "questions.options[0]: got the string \"B.red\"; allowed: the letter 'A' first, or no letters"),
         (row(options=["A.red", "blue"]), "questions.options[1]: got the string \"blue\"; allowed: the letter 'B' first, or no letters"),
-        (changed(row(), answer=...), "questions.answer: missing; allowed: one of A, B, C"),
-        (row(answer="D"), 'questions.answer: got the string "D"; allowed: one of A, B, C, or the text of one option'),
-        (row(answer="A,C"), 'questions.answer: got the string "A,C"; allowed: one of A, B, C'),
-        (row(answer=["A"]), "questions.answer: got a list; allowed: one of A, B, C"),
-        (row(answer="yellow"), 'questions.answer: got the string "yellow"; allowed: one of A, B, C'),
-        (row(MULTI, "A,D"), "questions.answer: got the string \"A,D\"; allowed: letters of A, B, C, such as 'A,C'"),
-        (row(MULTI, ","), "questions.answer: got the string \",\"; allowed: letters of A, B, C, such as 'A,C'"),
+        (changed(row(), answer=...), "questions.answer: missing; allowed: one letter of A to C"),
+        (row(answer="D"), 'questions.answer: got the string "D"; allowed: one letter of A to C, or the text of one option'),
+        (row(answer="A,C"), 'questions.answer: got the string "A,C"; allowed: one letter of A to C'),
+        (row(answer=["A"]), "questions.answer: got a list; allowed: one letter of A to C"),
+        (row(answer="yellow"), 'questions.answer: got the string "yellow"; allowed: one letter of A to C'),
+        (row(MULTI, "A,D"), "questions.answer: got the string \"A,D\"; allowed: letters of A to C, such as 'A,C'"),
+        (row(MULTI, ","), "questions.answer: got the string \",\"; allowed: letters of A to C, such as 'A,C'"),
         (row(NUMBER, "three"), "questions.answer: got the string \"three\"; allowed: a number in digits, such as '10' or '2.5'"),
         (row(NUMBER, "3 people"), 'questions.answer: got the string "3 people"; allowed: a number in digits'),
+        (row(NUMBER, "9" * 400), "questions.answer: got the string .*; allowed: a number in digits"),
         (row(NUMBER, "\u0663"), "questions.answer: got the string .*; allowed: a number in digits"),
         (row(YES_NO, "maybe"), 'questions.answer: got the string "maybe"; allowed: yes or no'),
         (row(YES_NO, True), "questions.answer: got the truth value true; allowed: yes or no"),
@@ -228,7 +232,7 @@ def test_malformed_rows_name_file_record_field_and_what_is_allowed(root: Path, e
         ("videos", "'videos' is no file under"),
         ("../a.mp4", "'../a.mp4' leaves the media root"),
         ("/a.mp4", "'/a.mp4' leaves the media root"),
-        ("train.json", "has neither a picture nor a sound stream"),
+        ("train.json", "cannot be read as a clip"),
         ("empty.mp4", "cannot be read as a clip"),
     ],
 )
@@ -236,6 +240,12 @@ def test_media_must_be_there_and_readable(root: Path, path: str, reason: str) ->
     (root / "empty.mp4").touch()
     with pytest.raises(MediaError, match=rf"^train\.json: record 1: video_path: .*{reason}"):
         load(root, [row(), row() | {"video_path": path}])
+
+
+def test_a_clip_without_picture_and_sound_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(humansense, "streams", lambda path: (False, False))
+    with pytest.raises(MediaError, match=r"^train\.json: record 0: video_path: .* has neither a picture nor a sound stream$"):
+        load(root, [row()])
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clip_files import write_clip, write_image
+from omnistage.data.checks import rows
 from omnistage.data.errors import MediaError, RecordError
-from omnistage.data.formats import instit_bench, read
+from omnistage.data.formats import media_root, read
 from omnistage.data.media import MediaLimits, decode, frame_files
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
@@ -222,6 +223,23 @@ def test_media_must_be_there(root: Path, entry: dict[str, Any], reason: str, tmp
     assert "\n" not in str(caught.value)
 
 
+def test_a_rate_that_no_float_holds_is_refused(root: Path) -> None:
+    (root / "rows.jsonl").write_text(json.dumps(video(fps=10**400)))
+    with pytest.raises(
+        RecordError, match=r"^rows\.jsonl: line 1: fps: got the number 1000.*; allowed: frames a second, a positive number$"
+    ):
+        list(read("instit_bench", root / "rows.jsonl"))
+
+
+def test_behind_a_bad_line_the_others_are_read(root: Path) -> None:
+    lines = [json.dumps(video(question_id=1)), "{", json.dumps(video(question_id=2, answer="E")), json.dumps(video(question_id=3))]
+    (root / "rows.jsonl").write_text("\n".join(lines))
+    found = rows.read("instit_bench", str(root / "rows.jsonl"))
+    assert [record.id for record in found.records] == ["video_multi_choice-1", "video_multi_choice-3"]
+    places = [(str(row.place), row.code) for row in found.refused]
+    assert places == [("rows.jsonl: line 2", "unreadable_row"), ("rows.jsonl: line 3", "bad_answer")]
+
+
 def test_every_folder_is_looked_into_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
@@ -229,7 +247,7 @@ def test_every_folder_is_looked_into_once(root: Path, monkeypatch: pytest.Monkey
         looked.append(folder)
         return frame_files(folder)
 
-    monkeypatch.setattr(instit_bench, "frame_files", files)
+    monkeypatch.setattr(media_root, "frame_files", files)
     load(root, [video(question_id=row) for row in range(5)])
     assert looked == [str((root / "videos_vpt" / "001").resolve())]
 

@@ -193,6 +193,7 @@ def test_modality_is_as_asked(root: Path) -> None:
         (video(frame_level_caption=["x"]), 'frame_level_caption[0]: got the string "x"; allowed: an object'),
         (frame(timestamp=...), "frame_level_caption[1].timestamp: missing; allowed: a string or a whole number"),
         (frame(timestamp="two"), 'frame_level_caption[1].timestamp: got the string "two"; allowed: a whole number, such as 4'),
+        (frame(timestamp="1" * 5000), 'frame_level_caption[1].timestamp: got the string "1111'),
         (frame(timestamp=1), "frame_level_caption[1].timestamp: 1 is that of another frame too; allowed: a timestamp of its own"),
         (frame(frame_name=3), "frame_level_caption[1].frame_name: got the number 3; allowed: a string that is not empty"),
         (frame(instance_level=["x"]), "frame_level_caption[1].instance_level: got a list; allowed: one object"),

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,10 @@ LIMITS = MediaLimits(fps=2.0, max_frames=8)
 GB = 10**9
 
 
-def aged(path: str) -> str:
-    """A file whose time of change is long ago, so that its digest is remembered."""
-    os.utime(path, (1.7e9, 1.7e9))
-    return path
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests of new files are remembered too: their times on this disk are fine enough."""
+    monkeypatch.setattr(media_cache, "_YOUNG_S", 0.0)
 
 
 def equal(a: Clip, b: Clip) -> bool:
@@ -131,11 +132,87 @@ def test_same_content_under_other_names_is_one_entry(tmp_path: Path, decoded: li
     assert (len(decoded), len(entries(cache))) == (1, 1)
 
 
+@pytest.mark.usefixtures("settled")
 def test_digest_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = aged(write_wav(tmp_path / "a.wav", [tone(1.0)]))
-    first = MediaCache(tmp_path / "cache", GB).digest(path)
+    paths = [write_wav(tmp_path / "a.wav", [tone(1.0)]), write_frames(tmp_path / "frames", 3)]
+    first = [MediaCache(tmp_path / "cache", GB).digest(path) for path in paths]
     monkeypatch.setattr(hashlib, "file_digest", None)
-    assert MediaCache(tmp_path / "cache", GB).digest(path) == first is not None
+    assert [MediaCache(tmp_path / "cache", GB).digest(path) for path in paths] == first
+    assert None not in first
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("way", ["renamed over it", "written into it"])
+def test_replaced_file_of_the_same_size_and_time_is_decoded_again(tmp_path: Path, way: str) -> None:
+    """As `tar`, `unzip` and `rsync -t` replace files."""
+    path = Path(write_wav(tmp_path / "a.wav", [tone(1.0)]))
+    os.utime(path, (1.7e9, 1.7e9))
+    cache, ref = MediaCache(tmp_path / "cache", GB), MediaRef("audio", str(path))
+    cache.decode(ref, LIMITS)
+    time.sleep(0.02)  # a tick of the clock that file systems tell time by
+    other = Path(write_wav(tmp_path / "b.wav", [np.float32(0.5) * tone(1.0)]))
+    if way == "renamed over it":
+        other.replace(path)
+    else:
+        path.write_bytes(other.read_bytes())
+    os.utime(path, (1.7e9, 1.7e9))
+    assert equal(cache.decode(ref, LIMITS), media.decode(ref, LIMITS))
+    assert (cache.hits, cache.misses) == (0, 2)
+
+
+def write_frames(folder: Path, count: int) -> str:
+    folder.mkdir()
+    for number in range(count):
+        write_image(folder / f"{number}.png", seed=number)
+    return str(folder)
+
+
+@pytest.mark.usefixtures("settled")
+def test_folder_of_frames_is_kept_at_any_rate(tmp_path: Path, decoded: list[MediaRef]) -> None:
+    """Fifteen frames, of which these limits take eight: a rate changes how long they last and not which they are."""
+    folder = write_frames(tmp_path / "frames", 15)
+    cache = MediaCache(tmp_path / "cache", GB)
+    for fps in (None, 3.0, 0.7, None):
+        ref = MediaRef("video", folder, fps=fps)
+        assert equal(cache.decode(ref, LIMITS), media.decode(ref, LIMITS))
+    assert (cache.misses, cache.hits, len(entries(cache))) == (1, 3, 1)
+    with pytest.raises(InputError, match="positive number, got -1"):
+        cache.decode(MediaRef("video", folder, fps=-1.0), LIMITS)
+    decoded.clear()
+    other = tmp_path / "other"
+    other.mkdir()
+    for number in range(15):
+        (other / f"frame_{number + 5}.png").write_bytes((tmp_path / "frames" / f"{number}.png").read_bytes())
+    assert equal(cache.decode(MediaRef("video", str(other)), LIMITS), media.decode(MediaRef("video", folder), LIMITS))
+    assert len(decoded) == 1
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", ["an image", "a name", "one more", "one less"])
+def test_changed_folder_of_frames_is_decoded_again(tmp_path: Path, change: str) -> None:
+    folder = Path(write_frames(tmp_path / "frames", 3))
+    cache, ref = MediaCache(tmp_path / "cache", GB), MediaRef("video", str(folder))
+    before = cache.decode(ref, LIMITS)
+    time.sleep(0.02)
+    if change == "an image":
+        write_image(folder / "1.png", seed=9)
+    elif change == "a name":
+        (folder / "0.png").rename(folder / "7.png")
+    elif change == "one more":
+        write_image(folder / "3.png", seed=3)
+    else:
+        (folder / "2.png").unlink()
+    assert equal(cache.decode(ref, LIMITS), media.decode(ref, LIMITS))
+    assert not equal(cache.decode(ref, LIMITS), before)
+    assert (cache.hits, cache.misses) == (1, 2)
+
+
+def test_one_image_is_another_clip_than_a_folder_that_holds_it(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "frames", 1)
+    cache = MediaCache(tmp_path / "cache", GB)
+    for ref in (MediaRef("video", folder), MediaRef("video", f"{folder}/0.png"), MediaRef("image", f"{folder}/0.png")):
+        assert equal(cache.decode(ref, LIMITS), media.decode(ref, LIMITS))
+    assert cache.misses == 3
 
 
 def test_the_bound_holds_and_the_oldest_use_goes_first(tmp_path: Path) -> None:
@@ -206,6 +283,123 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         MediaCache(tmp_path / "cache", 0)
 
 
+@pytest.mark.usefixtures("settled")
+def test_way_of_decoding_is_part_of_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, ref = MediaCache(tmp_path / "cache", GB), MediaRef("audio", write_wav(tmp_path / "a.wav", [tone(1.0)]))
+    cache.decode(ref, LIMITS)
+    monkeypatch.setattr(media, "VERSION", media.VERSION + 1)
+    cache.decode(ref, LIMITS)
+    assert (cache.hits, cache.misses) == (0, 2)
+
+
+DECODER = """
+import sys, time
+from omnistage.data import media
+from omnistage.data.media import MediaLimits
+from omnistage.data.media_cache import MediaCache
+from omnistage.data.records import MediaRef
+folder, path, seconds = sys.argv[1:]
+real = media.decode
+
+def slow(ref, limits):
+    print("decodes", flush=True)
+    time.sleep(float(seconds))
+    return real(ref, limits)
+
+media.decode = slow
+cache = MediaCache(folder, 10**9)
+print("ready", flush=True)
+sys.stdin.readline()
+found = cache.decode(MediaRef("video", path), MediaLimits(fps=2.0, max_frames=8)).frames
+print(found.sum(), cache.hits, cache.misses, flush=True)
+"""
+
+
+def decoder(folder: Path, path: str, seconds: float) -> subprocess.Popen[str]:
+    """A process that is ready to take `seconds` over a clip, as soon as it gets a line."""
+    command = [sys.executable, "-c", DECODER, str(folder), path, str(seconds)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_processes_that_want_one_clip_decode_it_once(tmp_path: Path, kind: str) -> None:
+    path = write_clip(tmp_path / "a.mp4", 12, 4) if kind == "file" else write_frames(tmp_path / "frames", 3)
+    running = [decoder(tmp_path / "cache", path, 1.0) for _ in range(4)]
+    for process in running:
+        go(process)
+    outputs = [process.communicate(timeout=60) for process in running]
+    assert [err for _, err in outputs] == [""] * 4
+    assert sum("decodes" in out for out, _ in outputs) == 1
+    frames = media.decode(MediaRef("video", path), LIMITS).frames
+    assert frames is not None
+    told = sorted(out.splitlines()[-1] for out, _ in outputs)
+    assert told == [f"{frames.sum()} 0 1", *[f"{frames.sum()} 1 0"] * 3]
+    assert [path for path in (tmp_path / "cache" / "locks").rglob("*") if path.is_file()] == []
+
+
+def test_killed_decoder_lets_the_next_one_decode(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", 12, 4)
+    first, second = (decoder(tmp_path / "cache", path, seconds) for seconds in (300.0, 0.0))
+    go(first)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "decodes\n"
+    go(second)
+    time.sleep(0.3)
+    assert second.poll() is None
+    first.kill()
+    first.communicate(timeout=60)
+    out, err = second.communicate(timeout=60)
+    assert (out.splitlines()[0], out.split()[-2:], err) == ("decodes", ["0", "1"], "")
+    # What the killed one left is no lock any more, and goes with its next use.
+    assert [path for path in (tmp_path / "cache" / "locks").rglob("*") if path.is_file()] == []
+
+
+def test_lock_that_was_let_go_is_no_lock(tmp_path: Path) -> None:
+    """Who waited for it gets it from its holder together with its end, and waits for whoever has the new one."""
+    lock, order = tmp_path / "xx" / "lock", []
+
+    def hold(name: str, seconds: float) -> None:
+        with media_cache._alone(lock):
+            order.append(f"{name} in")
+            time.sleep(seconds)
+            order.append(f"{name} out")
+
+    first = media_cache._locked_file(lock)
+    assert first is not None
+    waiting = threading.Thread(target=hold, args=("waiting", 0.0))
+    waiting.start()
+    time.sleep(0.2)
+    lock.unlink()
+    latest = threading.Thread(target=hold, args=("latest", 0.5))
+    latest.start()
+    time.sleep(0.2)
+    os.close(first)
+    waiting.join()
+    latest.join()
+    assert order == ["latest in", "latest out", "waiting in", "waiting out"]
+
+
+def test_clips_are_decoded_where_locks_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, ref = MediaCache(tmp_path / "cache", GB), MediaRef("audio", write_wav(tmp_path / "a.wav", [tone(1.0)]))
+    expected = media.decode(ref, LIMITS)
+
+    def refuses(*args: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("omnistage.data.media_cache.fcntl.flock", refuses)
+    with pytest.warns(UserWarning, match="nothing more is kept"):
+        assert equal(cache.decode(ref, LIMITS), expected)
+
+
 HAMMER = """
 import os, random, sys
 from omnistage.data import media
@@ -234,7 +428,7 @@ def hammer(folder: Path, most: int, seed: int, paths: list[str]) -> subprocess.P
 
 
 def test_four_processes_share_clips_of_which_half_fit(tmp_path: Path) -> None:
-    paths = [aged(write_clip(tmp_path / f"{i}.mp4", 8 + i, 4)) for i in range(6)]
+    paths = [write_clip(tmp_path / f"{i}.mp4", 8 + i, 4) for i in range(6)]
     most = 3 * (6 * 48 * 64 * 3)
     running = [hammer(tmp_path / "cache", most, seed, paths) for seed in range(4)]
     for process in running:
@@ -251,7 +445,7 @@ def test_four_processes_share_clips_of_which_half_fit(tmp_path: Path) -> None:
 
 
 def test_killed_writer_leaves_nothing_wrong(tmp_path: Path) -> None:
-    paths = [aged(write_clip(tmp_path / f"{i}.mp4", 8 + i, 4)) for i in range(6)]
+    paths = [write_clip(tmp_path / f"{i}.mp4", 8 + i, 4) for i in range(6)]
     most = 3 * (6 * 48 * 64 * 3)
     for seed in range(6):
         process = hammer(tmp_path / "cache", most, seed, paths)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow
 import pytest
 
 from omnistage.data.errors import InputError
@@ -56,7 +57,27 @@ def test_short_is_one_line_with_a_hint_of_a_word() -> None:
 def test_media_come_first_and_the_system_text_is_optional() -> None:
     user = {"role": "user", "content": [{"type": "video", "video": "a.mp4"}, {"type": "text", "text": text(COLOUR)}]}
     assert render(COLOUR) == [user]
-    assert render(COLOUR, system="Be brief.") == [{"role": "system", "content": "Be brief."}, user]
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    assert render(COLOUR, system="Be brief.") == [system, user]
+
+
+def test_a_records_own_system_message_stands_in_place_of_the_recipes() -> None:
+    own = replace(COLOUR, extra={"system": "You are a painter."})
+    assert [message["role"] for message in render(own)] == ["system", "user"]
+    assert render(own, system="Be brief.")[0]["content"] == [{"type": "text", "text": "You are a painter."}]
+    for nothing in ("", " ", None, {"a": 1}):
+        assert render(replace(COLOUR, extra={"system": nothing}), system="Be brief.") == render(COLOUR, system="Be brief.")
+
+
+def test_prompts_with_and_without_a_system_message_make_one_table() -> None:
+    """As the trainer keeps them: a column cannot hold texts beside lists."""
+    records = [COLOUR, replace(COLOUR, extra={"system": "a"}), replace(COLOUR, history=(("q", "a"),))]
+    table = pyarrow.Table.from_pylist([{"prompt": render(record, "short")} for record in records])
+    assert [[message["role"] for message in prompt] for prompt in table["prompt"].to_pylist()] == [
+        ["user"],
+        ["system", "user"],
+        ["user", "assistant", "user"],
+    ]
 
 
 def test_parts_follow_the_media_of_the_record() -> None:

@@ -215,10 +215,10 @@ def test_corpus_holds_all_that_is_asked_and_said(lists: dict[str, Path]) -> None
 
 
 def test_demonstrations_mention_the_evidence(lists: dict[str, Path]) -> None:
-    for modality, senses in {"video": {"sight"}, "audio": {"sound"}, "audio_video": {"sight", "sound"}}.items():
+    for modality, named in {"video": {"sight"}, "audio": {"sound"}, "audio_video": {"sight", "sound"}}.items():
         for row in json.loads(lists[f"cold_start_{modality}"].read_text()):
             evidence, response = row["questions"]["evidence"], row["questions"]["response"]
-            assert senses == {sense for sense, texts in evidence.items() if texts} or row["questions"]["task_type"] == "lamps"
+            assert named == {sense for sense, texts in evidence.items() if texts} or row["questions"]["task_type"] == "lamps"
             assert all(text in response for texts in evidence.values() for text in texts)
 
 

@@ -100,6 +100,10 @@ def test_every_problem_type_is_described() -> None:
             "<context>c</context><think>t</think><answer>B</answer>",
         ),
         ({"solution": "B"}, None),
+        (
+            {"solution": "<answer>A</answer> or <think>t</think><answer>\nB </answer></answer>"},
+            "<answer>A</answer> or <think>t</think><answer>\nB </answer></answer>",
+        ),
     ],
 )
 def test_a_solution_that_reasons_is_a_demonstration(root: Path, fields: dict[str, Any], response: str | None) -> None:
@@ -176,6 +180,8 @@ def test_one_object_a_line(root: Path) -> None:
         (row(answer="C"), 'solution: got the string "C"; allowed: one letter of A to B, or the text of one option'),
         (row("emer_ov_mc", "A,C"), "solution: got the string \"A,C\"; allowed: letters of A to B, such as 'A,B'"),
         (row("numerical", "three"), "solution: got the string \"three\"; allowed: a number in digits, such as '10' or '2.5'"),
+        (row("regression", "9" * 400), 'solution: got the string "9999'),
+        (row("numerical", "9" * 400), 'solution: got the string "9999'),
         (row("regression", "nan"), "solution: got the string \"nan\"; allowed: a number in digits, such as '10' or '2.5'"),
         (row("judge", "maybe"), 'solution: got the string "maybe"; allowed: yes or no'),
         (row(process=3), "process: got the number 3; allowed: a string"),

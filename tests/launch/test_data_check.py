@@ -46,8 +46,8 @@ def report(*arguments: str) -> dict[str, Any]:
     return told
 
 
-def found(told: dict[str, Any]) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
+def found(told: dict[str, Any]) -> dict[str, list[str | None]]:
+    out: dict[str, list[str | None]] = {}
     for finding in told["findings"]:
         out.setdefault(finding["code"], []).extend(record["id"] for record in finding["records"])
     return out
@@ -81,12 +81,12 @@ def test_every_fault_is_named_and_quarantined(folder: Path) -> None:
     write_rows(folder / "seen.json", [*seen, row("gone.mp4", id="gone"), row(names["ok"], "And then?", id="read_too")])
     told = report("seen.json", "--modality", "video", "--fps", "2", "--max-frames", "8")
     kinds = ("unreadable", "truncated", "no_picture", "no_frames", "over_limits")
-    assert found(told) == {"unreadable_row": [], **{kind: [kind] for kind in kinds}}
+    assert found(told) == {"missing": [None], **{kind: [kind] for kind in kinds}}
     assert told["files"] == [{"path": "seen.json", "records": 7, "unreadable_rows": 1, "whole": True}]
 
     code, out, _ = check("seen.json", "--modality", "video")
     assert code == 1
-    for kind in ("unreadable_row", "unreadable", "truncated", "no_picture", "no_frames"):
+    for kind in ("missing", "unreadable", "truncated", "no_picture", "no_frames"):
         assert f"FAULT  {kind}  1 found" in out
     assert "seen.json: record 2: '" + str(folder / "truncated.mkv") + "' is cut short" in out
     assert out.rstrip().endswith("5 things must be mended")
@@ -95,8 +95,10 @@ def test_every_fault_is_named_and_quarantined(folder: Path) -> None:
 def test_bad_answer_is_named(folder: Path) -> None:
     write_clip(folder / "a.mp4", 8, 4)
     write_rows(folder / "rows.json", [row("a.mp4", answer="E")])
-    told = report("rows.json")
-    assert "allowed: one of A, B" in told["findings"][0]["message"]
+    (finding,) = report("rows.json")["findings"]
+    assert finding["code"] == "bad_answer"
+    assert "allowed: one letter of A to B" in finding["message"]
+    assert finding["records"] == [{"id": None, "source": "rows.json: record 0", "file": "rows.json"}]
 
 
 def test_clips_of_the_evaluation_are_found_in_training(folder: Path) -> None:
@@ -154,6 +156,15 @@ def probes(index: Path) -> int:
             return 0
 
 
+OWN = """
+def fails(path, *, media_root, modality=None):
+    yield {}["x"]
+
+def none(path, *, media_root, modality=None):
+    return None
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -166,17 +177,78 @@ def probes(index: Path) -> int:
         (["rows.json", "--index", "rows.json"], "index 'rows.json' cannot be used"),
         (["rows.json", "--cache", "rows.json"], "media cache 'rows.json': cannot be written"),
         (["rows.json", "--quarantine", "rows.json/q"], "quarantine 'rows.json/q': cannot be written"),
+        (["rows.json", "--quarantine", "./rows.json"], "quarantine './rows.json': it is the annotation file 'rows.json'"),
+        (["none.json", "--quarantine", "notes.txt"], "quarantine 'notes.txt': it exists and is no quarantine; choose another file"),
+        (["rows.json", "./rows.json"], "./rows.json: it is the same file as rows.json; give it once"),
+        (["rows.json", "--against-format", "video_r1"], "--against-format and --against-media-root are about the files of --against"),
+        (
+            ["rows.json", "--format", "own.py:fails"],
+            "rows.json: format 'own.py:fails' failed before its first record: KeyError: 'x' (own.py",
+        ),
+        (["rows.json", "--format", "own.py:none"], "rows.json: format 'own.py:none' gave 'NoneType'; allowed: an iterator of records"),
     ],
 )
 def test_bad_input_is_one_line_and_ends_with_2(
     folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "rows.json").write_text("[]" + " " * 200)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "own.py").write_text(OWN)
     assert cli.main(["data", "check", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith(f"omnistage: {message}")
+    assert (folder / "rows.json").read_text().startswith("[]")
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+HOSTILE = {
+    "deep.json": ("humansense", b"[" * 200_000),
+    "deep.jsonl": ("conversations", b"[" * 100_000 + b"\n"),
+    "deep_objects.jsonl": ("conversations", b'{"messages":' * 50_000 + b"\n"),
+    "digits.jsonl": ("conversations", b'{"prompt": "q", "solution": ' + b"1" * 5000 + b"}\n"),
+    "tags.jsonl": ("conversations", b'{"prompt": "q", "solution": "' + b"<answer>" * 100_000 + b'"}\n'),
+    "path.jsonl": (
+        "video_r1",
+        b'{"problem": "q", "problem_type": "judge", "data_type": "audio", "path": "\\ud800.wav", "solution": "yes"}',
+    ),
+    "scalar.jsonl": ("conversations", b'{"prompt": "q", "kind": "scalar", "solution": "' + b"9" * 400 + b'"}'),
+    "id.jsonl": ("conversations", b'{"prompt": "q", "id": "\\ud800", "solution": "a"}'),
+    "folder": ("gen3dhf", None),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_a_fault_and_not_the_end(folder: Path, name: str) -> None:
+    """In a process with 2 GB: one fault that names the row, with a quarantine asked for; `convert` refuses it in one line."""
+    format, content = HOSTILE[name]
+    if content is None:
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_bytes(content)
+    limited = ["bash", "-c", 'ulimit -v 6000000; exec "$@"', "bash", sys.executable, "-m", "omnistage.launch", "data"]
+    options = ["--format", format, "--workers", "1", "--quarantine", "q.jsonl", "--json"]
+    done = subprocess.run([*limited, "check", name, *options], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert finding["message"].startswith(f"{name}: ")
+    assert [entry.codes for entry in quarantine.read("q.jsonl").entries] in ([], [(finding["code"],)])
+    done = subprocess.run([*limited, "convert", name, "--format", format, "--out", "out.jsonl"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"omnistage: {name}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_is_compared_may_be_of_another_layout_and_elsewhere(folder: Path) -> None:
+    (folder / "clips").mkdir()
+    write_clip(folder / "a.mp4", 20, 10, sound_s=2.0)
+    copy(folder / "a.mp4", folder / "clips" / "b.mp4")
+    write_rows(folder / "train.json", [row("a.mp4", id="leak")])
+    asked = {"problem": "q", "problem_type": "numerical", "data_type": "video", "path": "b.mp4", "solution": "1"}
+    (folder / "held_out.jsonl").write_text(json.dumps(asked))
+    given = ["train.json", "--against", "held_out.jsonl", "--against-format", "video_r1", "--against-media-root", "clips"]
+    assert found(report(*given)) == {"shared_media": ["leak"]}
 
 
 @pytest.mark.parametrize("wrong", [["--fps", "0"], ["--fps", "nan"], ["--workers", "0"], ["--modality", "smell"], []])
