@@ -79,7 +79,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from omnistage.data import formats
-    from omnistage.rewards import check
+    from omnistage.rewards.bench import check
 
     rewards = _rewards(arguments.specs, arguments.settings)
     modality = Modality(arguments.modality) if arguments.modality else None
@@ -97,7 +97,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from omnistage.rewards import replay
+    from omnistage.rewards.bench import replay
 
     specs = [arguments.reward] + ([arguments.against] if arguments.against else [])
     reward, *others = _rewards(specs, arguments.settings)

@@ -19,9 +19,10 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.user_code import function_of_file, function_of_module
-from omnistage.rewards import accuracy, format, judge, length, overlap, pose, reasoning, repetition, scalar, temporal
 from omnistage.rewards.base import COLUMNS, Segment, about, marked
 from omnistage.rewards.calls import Call, OnError, checked
+from omnistage.rewards.families import accuracy, format, length, overlap, pose, reasoning, repetition, scalar, temporal
+from omnistage.rewards.judges import judge
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "accuracy": accuracy.accuracy,

@@ -127,7 +127,8 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         # Plain `eager` attention is for looking into it; it has no shared way.
         eager = thinkers[0].config.get_text_config()._attn_implementation == "eager"
         half = self.args.bf16 or self.args.fp16 or thinkers[0].dtype != torch.float32
-        self.sharing = Sharing("off" if eager and setting == "auto" else setting, self._most, half=half)
+        chosen = "off" if eager and setting == "auto" else setting
+        self.sharing = Sharing(chosen, self._most, half=half, device=self.accelerator.device.type)
         if self.sharing.mode is not None:
             for thinker in thinkers:
                 forward.install(thinker, temperature=self.temperature, head_in_float32=self.args.cast_lm_head_to_fp32)

@@ -16,7 +16,8 @@ from omnistage.rl.shared_prefix.layout import pack
 Setting = Literal["auto", "off", "dense", "cat", "cascade", "flex"]
 # Log-probs [B, C] (and entropies) of rows with ids [B, P + C] and mask [B, P + C], C the last argument.
 Score = Callable[[Sequence[Encoded], Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
-AUTO: Mode = "cat"
+# `cascade` copies least and is as quick on a CPU; its CUDA branch is not run yet.
+AUTO: dict[str, Mode] = {"cpu": "cascade", "cuda": "cat"}
 COMPARED = 2
 # In float32 the largest difference of a token; in half precision, where each way is as far from the truth, the mean one.
 TOLERANCE = 1e-4
@@ -28,11 +29,12 @@ class Sharing:
 
     The first time that a class of shapes is met (prompts and completions up to a power of two), a few rows are scored both ways; where they
     differ by more than the tolerance, this says so once and scores plainly from then on. `agree` makes one number of those of all ranks,
-    the largest, so that all of them check and fall back together. `half` says that weights or products are of half precision.
+    the largest, so that all of them check and fall back together. `half` says that weights or products are of half precision,
+    `device` which kind of device scores.
     """
 
-    def __init__(self, setting: Setting, agree: Callable[[float], float], *, half: bool) -> None:
-        self.mode: Mode | None = None if setting == "off" else AUTO if setting == "auto" else setting
+    def __init__(self, setting: Setting, agree: Callable[[float], float], *, half: bool, device: str) -> None:
+        self.mode: Mode | None = None if setting == "off" else AUTO.get(device, "cat") if setting == "auto" else setting
         self.agree = agree
         self.half = half
         self.checks = 0

@@ -35,7 +35,7 @@ def _score(text: str, truth: str, kind: str) -> float:
     if kind == "single_choice":
         return float(answer[0].lower() == truth.lower())
     if kind == "multi_select":
-        given, right = (re.sub(r"[.,， ]", "", letters.lower()) for letters in (answer, truth))
+        given, right = (re.sub("[.,\uff0c ]", "", letters.lower()) for letters in (answer, truth))
         if any(letter not in right for letter in given):
             return 0.0
         return 1.0 if all(letter in given for letter in right) else 0.5

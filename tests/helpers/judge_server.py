@@ -19,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from omnistage.rewards.judge import Judge
-from omnistage.rewards.ledger import Counts, Ledger
+from omnistage.rewards.judges.judge import Judge
+from omnistage.rewards.judges.ledger import Counts, Ledger
 
 FAULTS = ("429", "500", "cut", "half", "hang")
 TOKENS_IN, TOKENS_OUT = 100, 10

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import judge_server
-from omnistage.rewards.ledger import Ledger
+from omnistage.rewards.judges.ledger import Ledger
 
 COUNT = 1000
 CONCURRENCY = 16
@@ -26,7 +26,7 @@ KILLED_AT = (350, 800)
 
 JUDGING = f"""
 import asyncio, json, sys
-from omnistage.rewards.judge import Judge
+from omnistage.rewards.judges.judge import Judge
 url, ledger, values = sys.argv[1:]
 criteria = {{"grounded": "is grounded", "coherent": "is coherent", "conclusive": "leads to the answer"}}
 judge = Judge(url=url, model="m", criteria=criteria, ledger=ledger, timeout_s=0.5, attempts=20, concurrency={CONCURRENCY})

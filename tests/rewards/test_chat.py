@@ -20,7 +20,7 @@ import pytest
 
 from judge_server import COMPLETION, GARBAGE, TOKENS_IN, TOKENS_OUT, JudgeServer, completions, counts, judge, score, value_of
 from omnistage.data.errors import InputError
-from omnistage.rewards.judge import Judge
+from omnistage.rewards.judges.judge import Judge
 
 SECRET = "sk-7f3a9c1e5b2d"
 
@@ -208,7 +208,7 @@ def test_the_key_reaches_the_server_and_nothing_else(
 
 CHILD = """
 import asyncio, json, sys
-from omnistage.rewards.judge import Judge
+from omnistage.rewards.judges.judge import Judge
 settings, count, limit_s = json.loads(sys.argv[1])
 judge = Judge(criteria={"grounded": "is grounded"}, model="m", **settings)
 print("ready", flush=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from omnistage.data.records import AnswerKind, Modality, Record
-from omnistage.rewards import check
-from omnistage.rewards.check import Report
+from omnistage.rewards.bench import check
+from omnistage.rewards.bench.check import Report
+from omnistage.rewards.bench.probes import probes_of
 from omnistage.rewards.registry import RewardSpec, load
 
 HUMANSENSE = Path(__file__).parents[1] / "helpers" / "humansense_rule.py"
@@ -218,10 +219,10 @@ def test_async_rewards_are_checked_too(own: str) -> None:
 
 def test_evidence_and_poses_have_probes_of_their_own() -> None:
     seen = record("number", "4", extra={"evidence": {"sight": ["red disc|circle"], "sound": ["beep"]}})
-    names = {probe.name for probe in check.probes_of(seen)}
+    names = {probe.name for probe in probes_of(seen)}
     assert "thinking mentions nothing" in names
-    gold = next(probe for probe in check.probes_of(seen) if probe.name == "gold")
+    gold = next(probe for probe in probes_of(seen) if probe.name == "gold")
     assert gold.text == "<think>I see red disc. I hear beep. So the answer is 4.</think><answer>4</answer>"
     pose = record("pose", "arms raised", values=tuple(float(i % 4 == 0) for i in range(9)) * 24)
-    gold = next(probe for probe in check.probes_of(pose) if probe.name == "gold")
+    gold = next(probe for probe in probes_of(pose) if probe.name == "gold")
     assert len(gold.text.partition("<answer>")[2].split()) == 216

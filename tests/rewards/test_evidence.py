@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from omnistage.data.errors import InputError, RewardError
 from omnistage.rewards.extract import mentions
-from omnistage.rewards.reasoning import evidence, reasoning
+from omnistage.rewards.families.reasoning import evidence, reasoning
 
 CLIP = {"sight": ["red disc", "blue square"], "sound": ["beep|tone"]}
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from omnistage.data.errors import InputError
-from omnistage.rewards.ledger import Answered, Call, Counts, Ended, Failed, Go, Ledger, Limits, Step, Taken, Wait
+from omnistage.rewards.judges.ledger import Answered, Call, Counts, Ended, Failed, Go, Ledger, Limits, Step, Taken, Wait
 
 LEASE_S = 60.0
 REFUSED = Ended("status 429", cost=0, free=True)
@@ -202,7 +202,7 @@ def test_threads_share_a_ledger(ledger: Ledger) -> None:
     assert ledger.counts().requests == ledger.counts().answered == 25
 
 
-OPEN = "import sys; from omnistage.rewards.ledger import Ledger; sys.stdin.readline(); print(Ledger(sys.argv[1]).counts().requests)"
+OPEN = "import sys; from omnistage.rewards.judges.ledger import Ledger; sys.stdin.readline(); print(Ledger(sys.argv[1]).counts().requests)"
 
 
 def test_processes_make_one_file_together(path: Path) -> None:

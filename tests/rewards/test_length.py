@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omnistage.data.errors import InputError
-from omnistage.rewards.length import length, overlong
+from omnistage.rewards.families.length import length, overlong
 
 
 def _ids(*counts: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnistage.data.errors import InputError
-from omnistage.rewards.overlap import MOST_COMPARED, overlap
+from omnistage.rewards.families.overlap import MOST_COMPARED, overlap
 
 CAT = "the cat sat on the mat"
 

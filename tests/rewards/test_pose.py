@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omnistage.data.errors import InputError
 from omnistage.data.rotations import LAYOUTS, axis_angle_to_matrices, matrices_to_six
 from omnistage.rewards.extract import read_numbers
-from omnistage.rewards.pose import JOINTS, error_deg, pose, read_pose
+from omnistage.rewards.families.pose import JOINTS, error_deg, pose, read_pose
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(scale=0.8, size=(JOINTS, 3))

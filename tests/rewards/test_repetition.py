@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnistage.rewards.repetition import repetition
+from omnistage.rewards.families.repetition import repetition
 
 
 @pytest.mark.parametrize(

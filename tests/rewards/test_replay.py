@@ -11,8 +11,8 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind, Modality, Record
 from omnistage.rewards import rollouts
 from omnistage.rewards.base import columns_of
+from omnistage.rewards.bench.replay import replay
 from omnistage.rewards.registry import RewardSpec, load
-from omnistage.rewards.replay import replay
 
 OWN = """
 from omnistage.rewards.base import reward

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from omnistage.data.errors import InputError
-from omnistage.rewards.accuracy import accuracy
 from omnistage.rewards.base import about
-from omnistage.rewards.format import format
-from omnistage.rewards.length import length, overlong
-from omnistage.rewards.overlap import overlap
-from omnistage.rewards.pose import pose
-from omnistage.rewards.reasoning import consistency, evidence, reasoning
+from omnistage.rewards.families.accuracy import accuracy
+from omnistage.rewards.families.format import format
+from omnistage.rewards.families.length import length, overlong
+from omnistage.rewards.families.overlap import overlap
+from omnistage.rewards.families.pose import pose
+from omnistage.rewards.families.reasoning import consistency, evidence, reasoning
+from omnistage.rewards.families.repetition import repetition
+from omnistage.rewards.families.scalar import scalar
+from omnistage.rewards.families.temporal import temporal
 from omnistage.rewards.registry import RewardSpec, load
-from omnistage.rewards.repetition import repetition
-from omnistage.rewards.scalar import scalar
-from omnistage.rewards.temporal import temporal
 
 FOUR = ["happy", "sad", "angry", "afraid"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from omnistage.data.errors import InputError
-from omnistage.rewards.scalar import scalar
+from omnistage.rewards.families.scalar import scalar
 
 
 def _scored(answer: str, measure: Any = "exponential", kind: str = "scalar", target: str = "50", values: Any = (50.0,)) -> float | None:

@@ -8,7 +8,7 @@ import pytest
 
 from omnistage.data.errors import InputError
 from omnistage.rewards.base import about
-from omnistage.rewards.temporal import temporal
+from omnistage.rewards.families.temporal import temporal
 
 RIGHT, WRONG = "<think>x</think><answer>B</answer>", "<think>x</think><answer>A</answer>"
 

@@ -260,7 +260,7 @@ def wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("wrong_attention")
 def test_a_wrong_shared_way_is_found_out_and_left(world: World, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="shared_prefix 'cat' differs from the plain way by .*: completions are scored plainly"):
-        losses, completions = run(world, tmp_path, "auto")
+        losses, completions = run(world, tmp_path, "cat")
     plain_losses, plain_completions = run(world, tmp_path, "off")
     assert completions == plain_completions
     assert losses == pytest.approx(plain_losses, abs=1e-5)
@@ -268,7 +268,7 @@ def test_a_wrong_shared_way_is_found_out_and_left(world: World, tmp_path: Path) 
 
 def test_the_check_is_made_once_for_each_class_of_shapes() -> None:
     row = Encoded(ids=list(range(20)), positions=torch.arange(20).expand(3, -1))
-    sharing = Sharing("auto", lambda value: value, half=False)
+    sharing = Sharing("cat", lambda value: value, half=False, device="cpu")
 
     def zeros(rows: Any, ids: Tensor, mask: Tensor, width: int) -> tuple[Tensor, None]:
         return torch.zeros(len(rows), width), None

@@ -18,7 +18,7 @@ from typing import Any
 from omnistage.data.errors import RewardError
 from omnistage.data.records import Record
 from omnistage.rewards.base import ASPECTS, Aspect, about, columns_of
-from omnistage.rewards.probes import BARE_GOLD, GOLD, SIZES, WRONG, Probe, long_probes, probes_of
+from omnistage.rewards.bench.probes import BARE_GOLD, GOLD, SIZES, WRONG, Probe, long_probes, probes_of
 from omnistage.rewards.registry import Reward
 
 Value = float | None

@@ -17,9 +17,9 @@ from typing import Any
 
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.rewards.base import reward
-from omnistage.rewards.chat import Chat, Reply, Service
 from omnistage.rewards.extract import answer_of, text_of, thinking_of
-from omnistage.rewards.ledger import Ledger
+from omnistage.rewards.judges.chat import Chat, Reply, Service
+from omnistage.rewards.judges.ledger import Ledger
 from omnistage.rewards.lexer import letters_for
 
 MOST = 5

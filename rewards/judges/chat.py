@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from omnistage.data.errors import InputError
-from omnistage.rewards.ledger import BILLION, Answered, Call, Ended, Failed, Go, Ledger, Limits, State, Taken, Wait
+from omnistage.rewards.judges.ledger import BILLION, Answered, Call, Ended, Failed, Go, Ledger, Limits, State, Taken, Wait
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response

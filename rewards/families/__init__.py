@@ -1,0 +1,1 @@
+"""What a completion can be worth: one file a family."""

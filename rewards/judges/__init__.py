@@ -1,0 +1,1 @@
+"""Completions judged by another model: the reward, the calls, and the ledger that pays for none twice."""
