@@ -21,7 +21,7 @@ demo: $(STAMP)  ## the whole pipeline on a tiny model, on the CPU
 	$(BIN)/omnistage demo
 
 test: $(STAMP)  ## every test that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)  ## ruff over the tree
 	$(BIN)/ruff check --output-format concise data rewards rl stages launch tests benchmarks setup.py

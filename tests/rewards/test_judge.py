@@ -172,7 +172,7 @@ def test_nothing_to_judge_asks_nothing(server: JudgeServer, path: Path) -> None:
 
 def test_by_name_in_a_recipe(server: JudgeServer, path: Path) -> None:
     config = {"url": server.url, "model": "m", "ledger": str(path)}
-    reward = load(RewardSpec("omnistage.rewards.judges.judge:Quality", config=config))
+    reward = load(RewardSpec("quality", config=config))
     assert (about(reward).low, about(reward).high, reward.__name__) == (0, 1, "quality")
     values = asyncio.run(reward([COMPLETION], prompts=[[]], completion_ids=[[1]], trainer_state=None, **COLUMNS))
     (prompt,) = server.prompts
@@ -183,7 +183,7 @@ def test_by_name_in_a_recipe(server: JudgeServer, path: Path) -> None:
 
 def test_a_ledger_that_breaks_stops_the_run_in_one_line(server: JudgeServer, path: Path) -> None:
     config = {"url": server.url, "model": "m", "ledger": str(path), "criteria": CRITERIA}
-    reward = load(RewardSpec("omnistage.rewards.judges.judge:Judge", config=config, on_error="mask"))
+    reward = load(RewardSpec("judge", config=config, on_error="mask"))
     with sqlite3.connect(path) as base:
         base.execute("DROP TABLE spent")
     with pytest.raises(InputError, match=r"ledger '.*judge\.sqlite' cannot be written: no such table: spent"):
@@ -224,7 +224,7 @@ def test_a_wrong_setting_is_one_line(setting: dict[str, Any], message: str, tmp_
     monkeypatch.chdir(tmp_path)
     config = {"url": "http://localhost:8000/v1", "model": "m", "criteria": CRITERIA, **setting}
     with pytest.raises(InputError) as caught:
-        load(RewardSpec("omnistage.rewards.judges.judge:Judge", config=config))
+        load(RewardSpec("judge", config=config))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "sk-1" not in str(caught.value)

@@ -217,23 +217,22 @@ def test_the_range_that_a_reward_declares_holds_for_odd_texts(name: str) -> None
 
 def test_settings_are_checked_when_a_reward_is_loaded() -> None:
     """By the types of their parameters, with the registry as users name rewards."""
-    place = "omnistage.rewards"
     wrong: list[tuple[str, dict[str, Any]]] = [
-        ("length:length", {"most": -1}),
-        ("length:length", {"most": 5, "unit": "bytes"}),
-        ("length:overlong", {"most": 5, "soft": 0}),
-        ("repetition:repetition", {"n": 0}),
-        ("overlap:overlap", {"measure": "bleu"}),
-        ("scalar:scalar", {}),
-        ("scalar:scalar", {"scale": -1.0}),
-        ("pose:pose", {"layout": "diagonal"}),
-        ("temporal:temporal", {"margin": -0.1}),
-        ("reasoning:reasoning", {"parts": {"quality": 1.0}}),
-        ("reasoning:evidence", {"most_words": 0}),
+        ("length", {"most": -1}),
+        ("length", {"most": 5, "unit": "bytes"}),
+        ("overlong", {"most": 5, "soft": 0}),
+        ("repetition", {"n": 0}),
+        ("overlap", {"measure": "bleu"}),
+        ("scalar", {}),
+        ("scalar", {"scale": -1.0}),
+        ("pose", {"layout": "diagonal"}),
+        ("temporal", {"margin": -0.1}),
+        ("reasoning", {"parts": {"quality": 1.0}}),
+        ("evidence", {"most_words": 0}),
     ]
-    for module, config in wrong:
+    for name, config in wrong:
         with pytest.raises(InputError, match="setting"):
-            load(RewardSpec(f"{place}.{module}", config=config))
-    parts = load(RewardSpec(f"{place}.reasoning:reasoning", config={"parts": {"consistency": 1, "evidence": 0.5}, "most_words": 80}))
+            load(RewardSpec(name, config=config))
+    parts = load(RewardSpec("reasoning", config={"parts": {"consistency": 1, "evidence": 0.5}, "most_words": 80}))
     columns = _columns(["yes_no"], ["yes"]) | {"evidence": [{"sight": ["nod"], "sound": []}]}
     assert parts(_chat("<think>He nods, so yes.</think><answer>No</answer>"), **columns) == [pytest.approx(1 / 3)]

@@ -40,7 +40,7 @@ def test_encoder_decodes_through_the_runs_cache(tmp_path: Path, world: World, mo
     plain = presentation.encoder(presentation.of_recipe(recipe(tmp_path)), str(world.checkpoint))(record)
     first = presentation.encoder(shown, str(world.checkpoint))(record)
     monkeypatch.setattr(media, "_picture", None)
-    monkeypatch.setattr(media, "_sound", None)
+    monkeypatch.setattr(media, "heard", None)
     again = presentation.encoder(shown, str(world.checkpoint))(record)
     for row in (first, again):
         assert row.ids == plain.ids
