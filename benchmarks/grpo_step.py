@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from trl import GRPOConfig
+from trl.models import unwrap_model_for_generation
 
 from omnistage.data import synth
 from omnistage.data.media import MediaLimits
@@ -73,12 +74,14 @@ class Trl(OmniGRPOTrainer):
         return self._sample_rows(rows)
 
     def _sample_rows(self, rows: Sequence[Encoded]) -> list[list[int]]:
-        ids, mask, _ = left_padded(rows, self._tokenizer.pad_token_id)
-        media = raw_media(rows, ids.device)
+        device = thinker_of(self.model).device
+        ids, mask, _ = (tensor.to(device) for tensor in left_padded(rows, self._tokenizer.pad_token_id))
+        media = raw_media(rows, device)
         if rows[0].second_per_grid is not None:
             media["video_second_per_grid"] = torch.cat([row.second_per_grid for row in rows if row.second_per_grid is not None])
-        with torch.no_grad():
-            out = thinker_of(self.model).generate(
+        # Without activation checkpointing, which would take the cache away.
+        with torch.no_grad(), unwrap_model_for_generation(self.model, self.accelerator) as model:
+            out = thinker_of(model).generate(
                 input_ids=ids,
                 attention_mask=mask,
                 use_audio_in_video=rows[0].audio_in_video,
@@ -97,7 +100,7 @@ class OneAtATime(Trl):
     def _plain(
         self, model: torch.nn.Module, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, entropy: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        positions = torch.cat([whole_positions(row, width)[:, None] for row in rows], 1)
+        positions = torch.cat([whole_positions(row, width)[:, None] for row in rows], 1).to(ids.device)
         media = self.towers(model).media(rows, ids.device)
         logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, **media).logits
         log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
@@ -181,11 +184,11 @@ class Case:
     def __init__(self, trainer: OmniGRPOTrainer, record: Record, completions: Tensor) -> None:
         self.trainer = trainer
         self.row = trainer.encoder(record)
-        self.completions = completions
         self.group, self.width = completions.shape
-        self.ids = torch.cat([torch.tensor([self.row.ids]).expand(self.group, -1), completions], 1)
+        device = thinker_of(trainer.model).device
+        self.ids = torch.cat([torch.tensor([self.row.ids]).expand(self.group, -1), completions], 1).to(device)
         self.mask = torch.ones_like(self.ids)
-        self.weights = torch.randn(self.group, generator=torch.Generator().manual_seed(5))
+        self.weights = torch.randn(self.group, generator=torch.Generator().manual_seed(5)).to(device)
 
     def log_probs(self) -> Tensor:
         self.trainer._rows = [self.row] * self.group
