@@ -10,9 +10,9 @@ Variants, of the same tiny model on the same clips and completions, called in tu
 - `trl`: TRL's own way, made to see the media: each completion has its own copy of the prompt and of its media in every pass;
 - `one_at_a_time`: HumanSense's: as `trl`, with one sequence generated at a time and the logits of all positions.
 
-Times are CPU seconds, medians over the rounds; their ratio to `shared` is what counts. Decoding of files and the processor are left out
-(once a prompt here, 2 G times a prompt in TRL). Saved memory is what autograd keeps for the backward, parameters not counted.
-`bound` is what the floating-point operations of the language model alone predict for the policy pass.
+Times are CPU seconds, medians over the rounds; their ratio to `shared` is what counts. A step holds the reading of the clip and the
+processor: 2 G times in TRL (`_tokenize_prompts`, and again for the loss), else once. Saved memory is what autograd keeps for the backward,
+parameters not counted. `bound` is what the floating-point operations of the language model alone predict for the policy pass.
 """
 
 from __future__ import annotations
@@ -183,8 +183,11 @@ class Case:
 
     def __init__(self, trainer: OmniGRPOTrainer, record: Record, completions: Tensor) -> None:
         self.trainer = trainer
+        self.record = record
         self.row = trainer.encoder(record)
         self.group, self.width = completions.shape
+        # TRL reads and processes a prompt's clip for each completion, once for the rollout and once for the loss.
+        self.readings = 2 * self.group if type(trainer) is Trl else 1
         device = thinker_of(trainer.model).device
         self.ids = torch.cat([torch.tensor([self.row.ids]).expand(self.group, -1), completions], 1).to(device)
         self.mask = torch.ones_like(self.ids)
@@ -212,8 +215,9 @@ class Case:
         assert {len(ids) for ids in drawn} == {tokens}
 
     def step(self) -> None:
-        """A new prompt: media encoded, completions drawn, scored by a reference, and trained on."""
-        self.row.features.clear()
+        """A new prompt: file read, media encoded, completions drawn, scored by a reference, and trained on."""
+        for _ in range(self.readings):
+            self.row = self.trainer.encoder.encode(self.record)
         self.generation(self.width)
         self.scoring()
         self.policy()

@@ -22,7 +22,7 @@ def function_of_module(module_name: str, attribute: str, what: str) -> Any:
         raise InputError(f"{what} '{module_name}:{attribute}': {module_name!r} is neither a module nor a .py file")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         file = f"{module_name.replace('.', '/')}.py"
         hint = f"; for the file write '{file}:{attribute}'" if Path(file).is_file() else ""
         raise InputError(f"{what} '{module_name}:{attribute}' cannot be imported: {one_line(error)}{hint}") from error
@@ -38,7 +38,7 @@ def function_of_file(path: str, attribute: str, what: str) -> Any:
     if name not in sys.modules:
         try:
             _run(file, name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(f"{what} '{path}:{attribute}' cannot be loaded: {one_line(error)}") from error
     return _attribute(sys.modules[name], attribute, path, what)
 
@@ -79,7 +79,7 @@ def _attribute(module: ModuleType, attribute: str, place: str, what: str) -> Any
     return getattr(module, attribute)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The type and the text of an exception, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 

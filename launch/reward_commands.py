@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import Modality
 
 if TYPE_CHECKING:
-    from omnistage.rewards.registry import Reward
+    from omnistage.rewards.registry import RewardSpec
+    from omnistage.stages.recipe.schema import RewardUse
 
 FOUND = 1
 
@@ -49,7 +52,12 @@ def _add_replay(group: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "(or from the recorded ones): agreement, groups whose ranking changes, and the completions that differ most.",
     )
     replay.add_argument("run", metavar="RUN", help="folder of a run, of one of its stages, or of rollouts")
-    replay.add_argument("--reward", required=True, metavar="SPEC", help="a known reward, package.module:name, or path/file.py:name")
+    replay.add_argument(
+        "--reward",
+        required=True,
+        metavar="SPEC",
+        help="a label of the run's recipe, a known reward, package.module:name, or path/file.py:name",
+    )
     replay.add_argument("--against", metavar="SPEC", help="compare with this reward (with what the run recorded under the same name)")
     replay.add_argument("--stage", metavar="STAGE", help="only this stage (all stages with rollouts)")
     replay.add_argument("--differing", type=_whole, default=10, metavar="N", help="completions that differ most to show (10)")
@@ -79,9 +87,11 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from omnistage.data import formats
+    from omnistage.rewards import registry
     from omnistage.rewards.bench import check
 
-    rewards = _rewards(arguments.specs, arguments.settings)
+    settings = _settings(arguments.specs, arguments.settings)
+    rewards = [registry.load(registry.RewardSpec(spec, config=settings[spec])) for spec in arguments.specs]
     modality = Modality(arguments.modality) if arguments.modality else None
     records = []
     for path in arguments.data:
@@ -97,19 +107,46 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
+    from omnistage.rewards import registry
     from omnistage.rewards.bench import replay
 
-    specs = [arguments.reward] + ([arguments.against] if arguments.against else [])
-    reward, *others = _rewards(specs, arguments.settings)
+    names = [arguments.reward] + ([arguments.against] if arguments.against else [])
+    settings = _settings(names, arguments.settings)
+    recorded = _recorded(Path(arguments.run), arguments.stage)
+    specs = [_as_recorded(name, recorded) or registry.RewardSpec(name) for name in names]
+    specs = [dataclasses.replace(spec, config={**spec.config, **settings[name]}) for name, spec in zip(names, specs, strict=True)]
+    reward, *others = (registry.load(spec) for spec in specs)
     report = replay.replay(arguments.run, reward, others[0] if others else None, stage=arguments.stage, most=arguments.differing)
     print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if arguments.json else report.table())
     return 0
 
 
-def _rewards(specs: list[str], settings: list[str]) -> list[Reward]:
-    """The rewards that specs name, with what `--set` gives each of them."""
-    from omnistage.rewards import registry
+def _recorded(run: Path, stage: str | None) -> list[RewardUse]:
+    """The rewards of the run that a folder belongs to (or of one of its stages), as its recipe names them; none where it has no recipe."""
+    from omnistage.stages.recipe.schema import RewardUse
 
+    path = next((folder / "run.json" for folder in [run.resolve(), *run.resolve().parents][:3] if (folder / "run.json").is_file()), None)
+    if path is None:
+        return []
+    try:
+        stages = json.loads(path.read_text(encoding="utf-8"))["recipe"]["stages"]
+        return [RewardUse(**use) for each in stages if stage in (None, each["name"]) for use in each.get("rewards", [])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no record of a run ({type(error).__name__})") from error
+
+
+def _as_recorded(name: str, recorded: list[RewardUse]) -> RewardSpec | None:
+    """The reward with the settings and for the rows that the run used it, found by its label or its name; None for one that it did not."""
+    labelled = [use for use in recorded if name == (use.label or use.name.rpartition(":")[2])]
+    uses = labelled or [use for use in recorded if use.name == name]
+    specs = [dataclasses.replace(use.spec(), weight=1.0) for use in uses]
+    if any(spec != specs[0] for spec in specs):
+        raise InputError(f"reward {name!r} stands in this run's recipe in several ways; choose one by --stage or by its label")
+    return specs[0] if specs else None
+
+
+def _settings(specs: list[str], settings: list[str]) -> dict[str, dict[str, Any]]:
+    """What `--set` gives each reward."""
     given: dict[str, dict[str, Any]] = {spec: {} for spec in specs}
     for setting in settings:
         left, equals, value = setting.partition("=")
@@ -117,7 +154,7 @@ def _rewards(specs: list[str], settings: list[str]) -> list[Reward]:
         if not (equals and dot and spec in given):
             raise InputError(f"--set {setting!r}: must be SPEC.KEY=VALUE with one of the rewards: {', '.join(given)}")
         given[spec][key] = _value(setting, value)
-    return [registry.load(registry.RewardSpec(spec, config=given[spec])) for spec in specs]
+    return given
 
 
 def _value(setting: str, text: str) -> Any:

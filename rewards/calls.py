@@ -21,6 +21,15 @@ Values = list[float | None]
 T = TypeVar("T")
 
 _MOST_NAMED = 5
+# Rewards are summed in 32 bits.
+_LARGEST = 3.4e38
+
+
+def _ignored(name: str, value: Any) -> None:
+    """What a call logs that is made to find out which record fails."""
+
+
+_UNLOGGED = {"log_metric": _ignored, "log_extra": _ignored}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +62,36 @@ def checked(function: Callable[..., Any], call: Call) -> Callable[..., Any]:
 async def _scored(
     function: Callable[..., Any], wanted: frozenset[str] | None, call: Call, completions: Sequence[Any], columns: dict[str, Any]
 ) -> Values:
-    async def on(rows: Sequence[int]) -> Values:
-        some = _of_rows({"completions": completions} | columns, rows, len(completions))
+    is_async = _is_async(function)
+
+    async def on(rows: Sequence[int], given: dict[str, Any]) -> Values:
+        some = _of_rows({"completions": completions} | given, rows, len(completions))
         kept = {name: column for name, column in some.items() if wanted is None or name in wanted}
         values = function(**kept)
         if inspect.isawaitable(values):
+            if not is_async:
+                raise RewardError(f"reward {call.name!r} is not async and returns something to wait for; write it as `async def`")
             values = await values
         return _values(values, len(rows), call, some)
 
     chosen = _chosen(call.only, columns, len(completions))
     failed: list[int] = []
-    try:
-        values = await on(chosen) if chosen else []
-    # An OmnistageError that is no RewardError, an unreadable target say, is not the function's failure.
-    except Exception as error:
-        if isinstance(error, OmnistageError) and not isinstance(error, RewardError):
-            raise
-        failed = await _fails_on(on, chosen)
-        if call.on_error == "stop":
-            raise error if isinstance(error, RewardError) else _failure(call.name, columns, failed, error) from error
-        chosen = [row for row in chosen if row not in set(failed)]
-        values = await on(chosen) if chosen else []
+    values: Values = []
+    while chosen:
+        try:
+            values = await on(chosen, columns)
+            break
+        # An OmnistageError that is no RewardError, an unreadable target say, is not the function's failure.
+        except (Exception, SystemExit) as error:
+            if isinstance(error, OmnistageError) and not isinstance(error, RewardError):
+                raise
+            if isinstance(error, RewardError) and call.on_error == "stop":
+                raise
+            failing = await _fails_on(on, chosen, columns | _UNLOGGED)
+            if call.on_error == "stop":
+                raise _failure(call.name, columns, failing, error) from error
+            failed += failing
+            chosen = [row for row in chosen if row not in set(failing)]
     if call.on_error == "mask" and "log_metric" in columns:
         columns["log_metric"](f"rewards/{call.name}/failed", len(failed) / max(1, len(completions)))
     spread: Values = [None] * len(completions)
@@ -82,13 +100,15 @@ async def _scored(
     return spread
 
 
-async def _fails_on(on: Callable[[Sequence[int]], Coroutine[Any, Any, Values]], rows: Sequence[int]) -> list[int]:
+async def _fails_on(
+    on: Callable[[Sequence[int], dict[str, Any]], Coroutine[Any, Any, Values]], rows: Sequence[int], columns: dict[str, Any]
+) -> list[int]:
     """The rows that a reward fails on alone; all of them where it fails on none alone."""
     failed = []
     for row in rows:
         try:
-            await on([row])
-        except Exception as error:
+            await on([row], columns)
+        except (Exception, SystemExit) as error:
             if isinstance(error, InputError):
                 raise
             failed.append(row)
@@ -159,7 +179,7 @@ def _values(values: Any, count: int, call: Call, columns: dict[str, Any]) -> Val
     for row, value in enumerate(values):
         if value is None:
             continue
-        if not (isinstance(value, Real) and math.isfinite(value)):
+        if not (isinstance(value, Real) and math.isfinite(value) and abs(float(value)) <= _LARGEST):
             raise RewardError(f"reward {name!r}{_row(columns, row)} returned {value!r}; must be a finite number, or None for not scored")
         if not low <= float(value) <= high:
             raise RewardError(f"reward {name!r}{_row(columns, row)} returned {value!r}; its range is {low:g} to {high:g}")
@@ -171,7 +191,7 @@ def _row(columns: dict[str, Any], row: int) -> str:
     return f", record {ids[row]!r}," if isinstance(ids, Sequence) and row < len(ids) else f", row {row},"
 
 
-def _failure(name: str, columns: dict[str, Any], rows: Sequence[int], error: Exception) -> RewardError:
+def _failure(name: str, columns: dict[str, Any], rows: Sequence[int], error: BaseException) -> RewardError:
     ids = columns.get("record_id")
     named = list(dict.fromkeys(ids[row] for row in rows)) if ids else []
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from string import ascii_letters, digits
 
 from omnistage.data.records import AnswerKind
-from omnistage.rewards.extract import joined, only, value_at
+from omnistage.rewards import expression
+from omnistage.rewards.extract import UNREAD_NUMBERS, joined, only, value_at, without_spaced_thousands
 from omnistage.rewards.lexer import Word, Wording, is_number, plain, vocabulary, words_of
 
 _CUES = vocabulary("so thus therefore hence answer answers conclude conclusion choose select pick")
@@ -24,25 +26,42 @@ _AFFIRM = frozenset({"correct", "right", "answer"})
 _AFFIRM_LINKS = frozenset({"is", "are", "must", "be", "the", "only", "best", "clearly"})
 _SENTENCE_END = re.compile(r"[.!?\n]")
 
+# A conclusion stands at the end.
+MOST_READ = 20_000
+_SPACE = re.compile(r"\s")
+_AROUND = ".,;:!?*\"'"
+# What makes an expression of two numbers: '1 / 2'; behind '=' stands a number of its own.
+_OPERATOR = re.compile(r"[ \t]*+(?:[/^+\u00d7\u00f7\u00b7\u22c5]|\*{1,2})[ \t]*+[-+(]?+[0-9\\]")
+_EQUALS = re.compile(r"[ \t]*+=[ \t]*+[-+(]?+[0-9\\]")
+# 'one half', '2 million'.
+_PARTS = UNREAD_NUMBERS | vocabulary("third thirds quarter quarters")
+# A number is there, and it is not known which.
+_UNREADABLE = ""
+
 
 def conclusion_of(thinking: str, kind: AnswerKind, options: Sequence[str]) -> str | None:
     """What the thinking concludes, in the normal form of `Record.target`; None when it states no conclusion that can be read.
 
-    Never raises, and time grows linearly with the text. Nothing is read for open answers, levels, scalars
-    and poses.
+    Never raises. Only the last 20,000 characters are read, in a time that grows linearly with them. A number may be an expression ('1/2').
+    Nothing is read for open answers, levels, scalars and poses.
     """
-    text = plain(thinking)
+    text = plain(_end_of(thinking))
     match kind:
         case AnswerKind.SINGLE_CHOICE:
             return _single_choice(Wording(text, tuple(options)))
         case AnswerKind.MULTI_SELECT:
             return _multi_select(Wording(text, tuple(options)))
         case AnswerKind.NUMBER:
-            return _number(words_of(text))
+            return _number(without_spaced_thousands(text))
         case AnswerKind.YES_NO:
             return _yes_no(words_of(text))
         case AnswerKind.OPEN | AnswerKind.LEVEL | AnswerKind.SCALAR | AnswerKind.POSE:
             return None
+
+
+def _end_of(thinking: str) -> str:
+    """The last characters, without the half of a word or a number that they may begin with."""
+    return thinking if len(thinking) <= MOST_READ else thinking[-MOST_READ:].lstrip(f"{ascii_letters}{digits}.,'+-")
 
 
 def _single_choice(wording: Wording) -> str | None:
@@ -63,17 +82,41 @@ def _multi_select(wording: Wording) -> str | None:
     return _last_explicit(wording.words, at) or joined(wording.texts())
 
 
-def _number(words: list[Word]) -> str | None:
+def _number(text: str) -> str | None:
+    words = words_of(text)
+
     def at(place: int) -> str | None:
-        return value_at(words, place) if is_number(words[place]) and not _runs_on(words, place, "one") else None
+        is_pronoun = _runs_on(words, place, "one") and not _counts_parts(words, place)
+        return _value_at(text, words, place) if is_number(words[place]) and not is_pronoun else None
 
     explicit = _last_explicit(words, at)
     if explicit is not None:
-        return explicit
+        return explicit or None
     # 'The last one' is no count; only where nothing else is a number may 'one' be it.
     places = [at for at, word in enumerate(words) if is_number(word)]
     sure = [at for at in places if words[at].folded != "one"] or places
-    return value_at(words, sure[-1]) if sure else None
+    return (_value_at(text, words, sure[-1]) or None) if sure else None
+
+
+def _value_at(text: str, words: Sequence[Word], place: int) -> str | None:
+    """The number at a word, or the value of the expression that it stands in ('1/2', of '2+2=4' the 4); `_UNREADABLE` for any other."""
+    word = words[place]
+    first, after = max(0, word.start - expression.MOST_CHARACTERS), word.end + expression.MOST_CHARACTERS
+    before = _SPACE.split(text[first : word.start])[-1]
+    behind = _SPACE.split(text[word.end : after], maxsplit=1)[0]
+    _, equals, whole = f"{before}{word.raw}{behind}".strip(_AROUND).rpartition("=")
+    if expression.is_compound(whole) or (equals and expression.is_expression(whole)):
+        value = expression.value_of(whole)
+        return value if value is not None and expression.value_of(value) == value else _UNREADABLE
+    joined_before = place > 0 and is_number(words[place - 1]) and _OPERATOR.match(text, words[place - 1].end)
+    if joined_before or _OPERATOR.match(text, word.end) or _EQUALS.match(text, word.end) or _counts_parts(words, place):
+        return _UNREADABLE
+    return value_at(words, place)
+
+
+def _counts_parts(words: Sequence[Word], place: int) -> bool:
+    """Whether a word is the 'one' of 'one half', the '2' of '2 million'."""
+    return any(word.folded in _PARTS and word.start == words[place].end + 1 for word in words[place + 1 : place + 2])
 
 
 def _yes_no(words: list[Word]) -> str | None:

@@ -7,18 +7,20 @@ Nothing here raises for any text, and time grows linearly with its length.
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
 from omnistage.data.records import LEVELS, AnswerKind
-from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, is_number, letters_for, plain, vocabulary, words_of
+from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, folded_words_of, is_number, letters_for, plain, vocabulary
 
 _TAG = re.compile(r"</?(?:think|answer)>")
+_THINK_TAG = re.compile(r"<(?P<closes>/?)think>")
 _WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
 
 # Reading 'two hundred' as 2 would be worse than not reading it.
-_UNREAD_NUMBERS = vocabulary(
+UNREAD_NUMBERS = vocabulary(
     "half dozen eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
     "eighty ninety hundred thousand million billion"
 )
@@ -31,10 +33,26 @@ _SELECTS_NOTHING = EXCEPT | {"or"}
 _MOST_TIMES = 100
 # 'no doubt' is no 'no'.
 _NO_MATTER = vocabulary("answer clue doubt idea question telling wonder")
+# 'Yes, because there is no dog': what leads to the yes, what ends it, and which 'no' counts things instead of answering.
+_LEADS_TO_ANSWER = vocabulary("the my final answer is")
+_ENDS_ANSWER = re.compile(r"[,.:;!\n\u2013\u2014-]")
+_SAYS_NO = vocabulary("or nor not but say says said answer answers maybe perhaps rather it he she they")
+_NO_THING = vocabulary(
+    "answer clue idea telling way after again although and as at because before but by for from he here if in is it no not now of on or "
+    "she since so than that the then there they this though to unless we when while with yes you"
+)
 _SEPARATORS = re.compile(r"[\s,;()\[\]{}]++")
 _FLOAT = re.compile(r"[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+")
 # Longer than any float that a program writes.
 _MOST_DIGITS = 40
+# Thousands set off by spaces, ordinary, unbreakable or thin ones: '4 000'.
+_SPACED = r"[1-9][0-9]{0,2}+(?P<space>[ \u00a0\u2009\u202f])[0-9]{3}(?:(?P=space)[0-9]{3})*+"
+_SPACED_ALONE = re.compile(rf"[-+]?+{_SPACED}(?:\.[0-9]++)?+\.?+")
+_SPACED_IN_TEXT = re.compile(rf"(?<![\w.,/]){_SPACED}(?![\w/]|,[0-9])")
+_LETTER_AND_TEXT = re.compile(r"\(?+(?P<letter>[a-z])[.):]\s++(?P<text>.++)")
+
+# More than anybody answers; a pose of 216 numbers of 40 digits has fewer.
+MOST_READ = 10_000
 
 # More than any model writes in one completion; what stands behind is not split into words.
 MOST_SPLIT = 250_000
@@ -80,7 +98,7 @@ def _content(content: Any) -> str:
 
 
 def answer_of(text: str) -> str | None:
-    """The stripped content of the last `<answer>...</answer>` that holds no other tag; None when there is none: not answered."""
+    """The stripped content of the last `<answer>...</answer>` that holds no other tag and stands in no thinking; None: not answered."""
     place = _answer_place(text)
     return None if place is None else text[place].strip()
 
@@ -98,8 +116,18 @@ def segment_of(text: str, segment: Literal["think", "answer"]) -> tuple[int, int
 
 
 def _answer_place(text: str) -> slice | None:
-    places = _blocks_from_the_end(text, "answer")
-    return next((place for place in places if "<think>" not in text[place] and "</think>" not in text[place]), None)
+    last = max(text.rfind("<think>"), text.rfind("</think>"))
+    tags: list[re.Match[str]] = []
+    for place in _blocks_from_the_end(text, "answer"):
+        if last < place.start:
+            return place
+        tags = tags or list(_THINK_TAG.finditer(text))
+        after = bisect(tags, place.start, key=re.Match.start)
+        holds_tag = after < len(tags) and tags[after].start() < place.stop
+        in_thinking = 0 < after < len(tags) and not tags[after - 1]["closes"] and tags[after]["closes"]
+        if not holds_tag and not in_thinking:
+            return place
+    return None
 
 
 def _thinking_place(text: str) -> slice | None:
@@ -133,24 +161,25 @@ def read_answer(answer: str, kind: AnswerKind, options: Sequence[str]) -> str | 
     """The normal form of `Record.target` ('B', 'A,C', '10', 'yes'; open: the stripped text), or None when it cannot be read.
 
     An answer that names two different letters, numbers, or both yes and no, where one is asked for, cannot be read; nor can one that only
-    denies ('not 4', 'anything but B'), bounds ('more than 4', '4 or more', '<5') or spans a range ('A to C').
+    denies ('not 4', 'anything but B'), bounds ('more than 4', '4 or more', '<5') or spans a range ('A to C'); nor can one of more than
+    10,000 characters, unless it is open.
     """
+    if kind is AnswerKind.OPEN:
+        return answer.strip() or None
+    if len(answer) > MOST_READ:
+        return None
     text = plain(answer)
     match kind:
         case AnswerKind.SINGLE_CHOICE:
             return _single_choice(text, options)
         case AnswerKind.MULTI_SELECT:
             return _multi_select(text, options)
-        case AnswerKind.NUMBER:
-            return _number(Wording(text, ()))
+        case AnswerKind.NUMBER | AnswerKind.SCALAR:
+            return _number(text)
         case AnswerKind.YES_NO:
             return _yes_no(Wording(text, ()))
         case AnswerKind.LEVEL:
             return only({word.folded for word in Wording(text, ()).words} & set(LEVELS))
-        case AnswerKind.SCALAR:
-            return _number(Wording(text, ()))
-        case AnswerKind.OPEN:
-            return answer.strip() or None
         case AnswerKind.POSE:
             return None
 
@@ -158,8 +187,10 @@ def read_answer(answer: str, kind: AnswerKind, options: Sequence[str]) -> str | 
 def read_numbers(answer: str) -> list[float] | None:
     """The numbers of an answer that is nothing but decimal numbers between white space, commas, semicolons and brackets; else None.
 
-    '1e999' is infinite: whoever measures with the numbers looks whether they are finite.
+    '1e999' is infinite: whoever measures with the numbers looks whether they are finite. More than 10,000 characters are not read.
     """
+    if len(answer) > MOST_READ:
+        return None
     pieces = [piece for piece in _SEPARATORS.split(plain(answer)) if piece]
     if not pieces or any(len(piece) > _MOST_DIGITS or not _FLOAT.fullmatch(piece) for piece in pieces):
         return None
@@ -168,7 +199,7 @@ def read_numbers(answer: str) -> list[float] | None:
 
 def words_in(text: str) -> list[str]:
     """The case-folded words of a text, each Chinese and Japanese character as one; of its first 250,000 characters."""
-    return [word.folded for word in words_of(plain(text[:MOST_SPLIT]))]
+    return folded_words_of(plain(text[:MOST_SPLIT]))
 
 
 def mentions(text: str, phrases: Collection[str], most_words: int | None = None) -> set[str]:
@@ -177,10 +208,11 @@ def mentions(text: str, phrases: Collection[str], most_words: int | None = None)
     A mention that is denied ('no dog', 'I cannot hear a dog', 'the dog is missing') is none. `most_words` leaves out what stands
     after so many words, and nothing is looked for behind the first 250,000 characters.
     """
+    # Its words with their places are made where something is mentioned only.
     wording = Wording(plain(text[:MOST_SPLIT]), ())
-    words = wording.words[:most_words]
-    roots = {folded: _root(folded) for folded in {word.folded for word in words}}
-    sequence = [roots[word.folded] for word in words]
+    words = folded_words_of(wording.text)[:most_words]
+    roots = {word: _root(word) for word in set(words)}
+    sequence = [roots[word] for word in words]
     wanted: dict[str, list[tuple[list[str], str]]] = {}
     for phrase in phrases:
         parts = [_root(word) for word in words_in(phrase)]
@@ -251,7 +283,7 @@ def _gone_after(wording: Wording, after: int) -> bool:
 
 
 def _single_choice(text: str, options: Sequence[str]) -> str | None:
-    exact = _exact_option(text, options)
+    exact = _exact_option(text, options) or _own_text(text, options)
     if exact is not None:
         return exact
     wording = Wording(text, tuple(options))
@@ -265,7 +297,7 @@ def _single_choice(text: str, options: Sequence[str]) -> str | None:
 
 
 def _multi_select(text: str, options: Sequence[str]) -> str | None:
-    exact = _exact_option(text, options)
+    exact = _exact_option(text, options) or _own_text(text, options, least=2)
     if exact is not None:
         return exact
     wording = Wording(text, tuple(options))
@@ -286,13 +318,34 @@ def _exact_option(text: str, options: Sequence[str]) -> str | None:
     return whole[0] if folded and len(whole) == 1 else None
 
 
+def _own_text(text: str, options: Sequence[str], least: int = 1) -> str | None:
+    """The letter of an option where the whole text is that letter and the option's own text, of `least` characters: 'C. Both A and B'.
+
+    Where several options can be selected, 'A. C' may be two of them even if the text of A is 'C'.
+    """
+    found = _LETTER_AND_TEXT.fullmatch(_folded(text))
+    letter = "" if found is None else found["letter"].upper()
+    if found is None or letter not in letters_for(options):
+        return None
+    own = _folded(plain(options[letters_for(options).index(letter)]))
+    return letter if len(own) >= least and found["text"].strip(" .\"'") == own else None
+
+
 def _folded(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .\"'")
 
 
-def _number(wording: Wording) -> str | None:
+def without_spaced_thousands(text: str) -> str:
+    """The text with '4000' for '4 000'."""
+    return _SPACED_IN_TEXT.sub(lambda found: found[0].replace(found["space"], ""), text)
+
+
+def _number(text: str) -> str | None:
+    # Among other words '4 000' could be two numbers.
+    spaced = _SPACED_ALONE.fullmatch(text.strip())
+    wording = Wording(text if spaced is None else text.strip().replace(spaced["space"], ""), ())
     words = wording.words
-    if any(not _UNREAD_NUMBERS.isdisjoint(word.folded.split("-")) for word in words):
+    if any(not UNREAD_NUMBERS.isdisjoint(word.folded.split("-")) for word in words):
         return None
     # '9^9' is no 9; expressions have a reader of their own (`grade.read`).
     if _POWER.search(wording.text):
@@ -316,9 +369,28 @@ def _is_pronoun(words: Sequence[Word], at: int) -> bool:
 
 def _yes_no(wording: Wording) -> str | None:
     said = [at for at, word in enumerate(wording.words) if word.folded in ("yes", "no")]
+    if said and _begins_with_yes(wording, said):
+        said = [at for at in said if not _counts_none(wording, at)]
     if any(wording.denied_before(at) or wording.taken_back(at + 1) or _is_no_matter(wording, at) for at in said):
         return None
     return only({wording.words[at].folded for at in said})
+
+
+def _begins_with_yes(wording: Wording, said: Sequence[int]) -> bool:
+    """Whether the only yes stands as an answer at the start: 'Yes, ...', 'The answer is yes: ...'."""
+    if [wording.words[at].folded for at in said].count("yes") != 1 or wording.words[said[0]].folded != "yes":
+        return False
+    leads = all(word.folded in _LEADS_TO_ANSWER for word in wording.words[: said[0]])
+    return leads and _ENDS_ANSWER.search(wording.gap(said[0] + 1)) is not None
+
+
+def _counts_none(wording: Wording, at: int) -> bool:
+    """Whether word `at` is the 'no' of 'there is no dog', 'he has no hat' and not an answer ('so it is no')."""
+    if wording.words[at].folded != "no" or at == 0 or at + 1 == len(wording.words):
+        return False
+    before, following = wording.words[at - 1].folded, wording.words[at + 1].folded
+    answers = before in _SAYS_NO or any(word.folded == "answer" for word in wording.words[max(0, at - 3) : at])
+    return not answers and following not in _NO_THING and wording.gap(at).isspace() and wording.gap(at + 1).isspace()
 
 
 def _is_no_matter(wording: Wording, at: int) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from omnistage.data.errors import InputError, unknown_name
@@ -81,6 +82,16 @@ def kind_of(kind: AnswerKind | str) -> AnswerKind:
     if kind not in known:
         raise InputError(unknown_name("answer kind", kind, known))
     return AnswerKind(kind)
+
+
+@contextmanager
+def naming(record_id: Sequence[str] | None, row: int) -> Iterator[None]:
+    """Has an `InputError` that is raised inside say which record it is about, or which row where the rows have no `record_id`."""
+    try:
+        yield
+    except InputError as error:
+        name = f"record {record_id[row]!r}" if record_id is not None else f"row {row}"
+        raise InputError(f"{name}: {error}") from error
 
 
 def _same_value(*numbers: tuple[str, str]) -> bool:

@@ -140,6 +140,11 @@ def words_of(text: str) -> list[Word]:
     return [Word(m[0], m[0].casefold(), m.start(), m.end(), m["number"] is not None) for m in _WORD.finditer(text)]
 
 
+def folded_words_of(text: str) -> list[str]:
+    """The words of a plain text, case-folded; quicker than `words_of`."""
+    return [found[0].casefold() for found in _WORD.finditer(text)]
+
+
 def is_number(word: Word) -> bool:
     """Whether a word is a number in digits or one of `NUMBER_WORDS`."""
     return word.number or word.folded in NUMBER_WORDS

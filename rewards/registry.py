@@ -108,6 +108,13 @@ def load(spec: RewardSpec) -> Reward:
     return reward
 
 
+def check_settings(spec: RewardSpec) -> None:
+    """See that a built-in reward takes its settings, without building it. Raises `InputError` for one that it does not take."""
+    found = BUILT_IN[spec.name]
+    config = {**about(found).config, **spec.config}
+    _settings(replace(spec, config=config), found, frozenset() if inspect.isclass(found) else COLUMNS)
+
+
 def _takes_completions(spec: RewardSpec, function: Callable[..., Any]) -> bool:
     return any(p.name in ("completions", "completion_ids") or p.kind is p.VAR_KEYWORD for p in _parameters(spec, function))
 
@@ -143,7 +150,7 @@ def _configured(spec: RewardSpec, found: Callable[..., Any]) -> Callable[..., An
         made = found(**settings)
     except InputError as error:
         raise InputError(f"reward {spec.name!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"reward {spec.name!r} cannot be built: {type(error).__name__}: {error}") from error
     if callable(made):
         return cast(Callable[..., Any], made)
@@ -182,11 +189,13 @@ def _typed(name: str, key: str, value: Any, annotation: Any) -> Any:
         return value
     try:
         return TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
-    except (PydanticUserError, TypeError):
+    except PydanticUserError:
         return value
-    except ValidationError as error:
-        wrong = error.errors()[0]["msg"]
-        raise InputError(f"reward {name!r}: setting {key!r} is {value!r}: {wrong[0].lower()}{wrong[1:]}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ValidationError):
+            wrong = error.errors()[0]["msg"]
+            raise InputError(f"reward {name!r}: setting {key!r} is {value!r}: {wrong[0].lower()}{wrong[1:]}") from error
+        raise InputError(f"reward {name!r}: setting {key!r} must be of numbers, texts, true, false, null, lists and objects") from error
 
 
 def _parameters(spec: RewardSpec, function: Callable[..., Any]) -> list[inspect.Parameter]:

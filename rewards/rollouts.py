@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REWARD, ADVANTAGE, EXTRA = "reward/", "advantage/", "extra/"
 _LISTS = ("options", "media", *NEEDS)
-_PLAIN = ("prompt", "completion")
+_PLAIN = ("prompt", "messages", "completion")
 
 
 def _schema(names: Sequence[str]) -> pa.Schema:
@@ -42,9 +42,9 @@ def _schema(names: Sequence[str]) -> pa.Schema:
 def write(folder: Path, step: int, rows: Sequence[dict[str, Any]]) -> None:
     """Write the completions of a step to `folder/step-NNNNNN.parquet`.
 
-    Each row holds the columns of `base.ROW_COLUMNS`, `group` (its prompt's number in the step), `prompt`, `completion`,
-    `completion_ids`, `advantage`, `reward/NAME` for each reward (None: not scored) and, where there are any, `shuffled`,
-    `advantage/SEGMENT` and `extra/COLUMN` (written as JSON).
+    Each row holds the columns of `base.ROW_COLUMNS`, `group` (its prompt's number in the step), `prompt`, `messages` (the prompt as TRL has
+    it, in JSON), `completion`, `completion_ids`, `advantage`, `reward/NAME` for each reward (None: not scored) and, where there are any,
+    `shuffled`, `advantage/SEGMENT` and `extra/COLUMN` (written as JSON).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -74,6 +74,10 @@ def read(folder: Path) -> Iterator[list[dict[str, Any]]]:
         raise InputError(f"{folder}: holds no recorded rollouts (step-*.parquet)")
     for path in paths:
         try:
-            yield pq.read_table(path).to_pylist()
+            rows = pq.read_table(path).to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())})") from error
+        missing = [name for name in (*ROW_COLUMNS, *_PLAIN, "step", "group", "completion_ids") if not rows or name not in rows[0]]
+        if missing:
+            raise InputError(f"{path}: holds no recorded rollouts ({f'no column {missing[0]!r}' if rows else 'no rows'})")
+        yield rows

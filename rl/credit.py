@@ -23,9 +23,8 @@ def advantages(values: Tensor, weights: Tensor, num_generations: int, *, scale: 
     """Group-relative advantages [N] of rewards `values` [N, F] (NaN: not scored), N rows group after group, by TRL's rules.
 
     `sum_then_normalize`: the weighted sum minus its group's mean, over the standard deviation that `scale` names ("group", "batch" or
-    "none"); `normalize_then_sum`: each reward over its group's deviation, then the weighted sum over that of the batch (GDPO, arXiv
-    2601.05242).
-    A row that no reward scored gets 0.
+    "none"); what one reward did not score is judged by the others (`filled`). `normalize_then_sum`: each reward over its group's deviation,
+    then the weighted sum over that of the batch (GDPO, arXiv 2601.05242). A row that no reward scored gets 0.
     """
     unscored = values.isnan().all(dim=1)
     if aggregation == "normalize_then_sum":
@@ -35,7 +34,7 @@ def advantages(values: Tensor, weights: Tensor, num_generations: int, *, scale: 
         sums = _weighted(scaled, weights, unscored)
         result = (sums - sums.nanmean()) / (nanstd(sums) + EPS)
     else:
-        sums = _weighted(values, weights, unscored)
+        sums = _weighted(filled(values, num_generations), weights, unscored)
         groups = sums.view(-1, num_generations)
         result = (groups - groups.nanmean(dim=1, keepdim=True)).flatten()
         if scale == "group":
@@ -44,6 +43,18 @@ def advantages(values: Tensor, weights: Tensor, num_generations: int, *, scale: 
             result = result / (nanstd(sums) + EPS)
     finite: Tensor = result.nan_to_num(nan=0.0)
     return finite
+
+
+def filled(values: Tensor, num_generations: int) -> Tensor:
+    """Rewards [N, F] to be summed: where a row has a score of some reward and none of another (NaN), the mean of that other in its group.
+
+    A sum would take NaN for zero, so that a judge's time-out ranked as its worst judgement. The group's mean says nothing for or
+    against a completion. Rows without any score stay NaN; a reward without any score in a group is the same for all of it.
+    """
+    groups = values.view(-1, num_generations, values.shape[1])
+    means = groups.nanmean(dim=1, keepdim=True).expand_as(groups).reshape_as(values)
+    unscored = values.isnan().all(dim=1, keepdim=True)
+    return torch.where(values.isnan() & ~unscored, means, values)
 
 
 def _weighted(values: Tensor, weights: Tensor, unscored: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ logging, distribution and checkpoints are TRL's; nothing of them is copied. What
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -61,8 +62,9 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
     names the folder of the KL reference where `args.beta` is above zero (None: the folder that the policy was loaded from). `recorder`
-    gets all completions of a step: the columns of the row, `prompt`, `completion`, `reward/NAME` (None: not scored), `advantage` of the
-    whole completion and `advantage/SEGMENT` of its segments. `shared_prefix` says how completions are scored.
+    gets all completions of a step: the columns of the row, `group`, `prompt`, `messages` (as JSON), `completion`, `completion_ids`,
+    `reward/NAME` (None: not scored), `advantage` of the whole completion and `advantage/SEGMENT` of its segments. `shared_prefix` says how
+    completions are scored.
     """
 
     # TRL's: the parts of the last rollouts.
@@ -183,11 +185,14 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         self._rows = [self.encoder(self.records[row["record_id"]]) for row in inputs]
         if self._needs_shuffled:
             inputs = [row | {"shuffled": texts} for row, texts in zip(inputs, self._shuffled(inputs), strict=True)]
+        # TRL keeps the last values of a column that is not logged in a step.
+        self._logs["extra"].clear()
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         output["encoded"] = self._rows
+        self._log_scored()
         by_segment = self._segment_advantages()
         output["advantages"] = self._with_segments(output, by_segment)
-        self._record(inputs, output, by_segment)
+        self._record(inputs, by_segment)
         return output
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -250,20 +255,29 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
     # Rewards: what they were, and which tokens they concern.
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        """Rewards [N, F] of all processes' completions as TRL sums them: those for a segment are NaN, not scored, there."""
+        """Rewards [N, F] of all processes' completions as TRL is to sum them.
+
+        Those for a segment are NaN, not scored; of the others, what one did not score is the mean of its group (`credit.filled`).
+        """
         self._values = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._drawn = completion_ids_list
         columns = {name: gather_object([row[name] for row in inputs]) for name in reward_metrics.SPLITS}
         for name, value in reward_metrics.metrics(self.reward_func_names, self._values, columns).items():
-            self._metrics["train"][name].append(value)
-        of_segments = sorted(at for columns in self._segments.values() for at in columns)
-        for at in of_segments:
-            name, values = self.reward_func_names[at], self._values[:, at]
-            # TRL logs NaN for it, which it leaves out of the averages.
-            self._metrics["train"][f"rewards/{name}/mean"].append(float(values.nanmean()))
-            self._metrics["train"][f"rewards/{name}/std"].append(float(nanstd(values)))
+            self._metrics[self._mode][name].append(value)
         whole = self._values.clone()
-        whole[:, of_segments] = torch.nan
-        return whole
+        whole[:, sorted(at for columns in self._segments.values() for at in columns)] = torch.nan
+        return credit.filled(whole, self.num_generations) if self.multi_objective_aggregation == "sum_then_normalize" else whole
+
+    @property
+    def _mode(self) -> str:
+        """Under which TRL keeps metrics."""
+        return "train" if self.model.training else "eval"
+
+    def _log_scored(self) -> None:
+        """Put the mean and spread of what each reward scored in place of those of what TRL summed."""
+        for at, name in enumerate(self.reward_func_names):
+            for kind, value in (("mean", self._values[:, at].nanmean()), ("std", nanstd(self._values[:, at]))):
+                self._metrics[self._mode][f"rewards/{name}/{kind}"][-1] = float(value)
 
     def _segment_advantages(self) -> dict[base.Segment, Tensor]:
         """Advantages [N] of all processes' completions for each segment that a reward concerns."""
@@ -293,15 +307,13 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
                 by_token[row, :length] += values[first + row] * torch.tensor(own, device=ids.device)
         return by_token
 
-    def _record(self, inputs: Sequence[Mapping[str, Any]], output: Mapping[str, Any], by_segment: Mapping[base.Segment, Tensor]) -> None:
+    def _record(self, inputs: Sequence[Mapping[str, Any]], by_segment: Mapping[base.Segment, Tensor]) -> None:
         """Hand the step's completions of all processes to the recorder."""
         if self.recorder is None:
             return
-        lengths = output["completion_mask"].sum(dim=1).tolist()
-        tokens = [ids[:length].tolist() for ids, length in zip(output["completion_ids"], lengths, strict=True)]
         own = [
-            {"record_id": row["record_id"], "completion_ids": ids, "shuffled": row.get("shuffled")}
-            for row, ids in zip(inputs, tokens, strict=True)
+            {"record_id": row["record_id"], "completion_ids": list(ids), "shuffled": row.get("shuffled")}
+            for row, ids in zip(inputs, self._drawn, strict=True)
         ]
         of_all = gather_object(own)
         if not self.accelerator.is_main_process:
@@ -313,6 +325,7 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             record_id = drawn["record_id"]
             row = drawn | base.columns_of(self.records[record_id])
             row |= {"group": at // self.num_generations, "prompt": prompts.text(self.records[record_id], self.encoder.template)}
+            row |= {"messages": json.dumps(logs["prompt"][at])}
             row |= {"completion": text_of(logs["completion"][at]), "advantage": logs["advantages"][at]}
             row |= {f"advantage/{segment}": advantages[at].item() for segment, advantages in by_segment.items()}
             row |= {f"reward/{name}": _scored(value) for name, value in zip(self.reward_func_names, values[at], strict=True)}

@@ -15,7 +15,7 @@ from omnistage.rl.encoding import Encoder
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
 from omnistage.stages import presentation, training
-from omnistage.stages.recipe.schema import GrpoStage, Recipe, RewardUse
+from omnistage.stages.recipe.schema import GrpoStage, Recipe
 
 
 def rewards_of(stage: GrpoStage) -> list[Any]:
@@ -24,18 +24,12 @@ def rewards_of(stage: GrpoStage) -> list[Any]:
     Raises:
         InputError: a reward is unknown, cannot be loaded, or does not take its settings.
     """
-    rewards = [registry.load(spec_of(use)) for use in stage.rewards]
+    rewards = [registry.load(use.spec()) for use in stage.rewards]
     names = [reward.__name__ for reward in rewards]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise RecipeError(f"stages.{stage.name}.rewards: two call themselves {twice[0]!r}; give one of them a label")
     return rewards
-
-
-def spec_of(use: RewardUse) -> registry.RewardSpec:
-    """A reward of a recipe as the registry takes it."""
-    only = use.only.columns() if use.only else {}
-    return registry.RewardSpec(use.name, use.weight, use.config, only, use.on_error, use.label, use.segment)
 
 
 def batching(stage: GrpoStage, processes: int) -> tuple[int, int]:

@@ -106,7 +106,7 @@ def in_short(error: Exception) -> str:
 def _opened(path: Path, allowed: str) -> Iterator[BinaryIO]:
     """The file behind its byte order mark; `InputError` where it is a folder or the system refuses it."""
     if path.is_dir():
-        raise RecordError(f"{path.name}: it is a folder; allowed: {allowed}")
+        raise RecordError(f"{path.name or path}: it is a folder; allowed: {allowed}")
     try:
         with path.open("rb") as file:
             if file.read(len(_MARK)) != _MARK:

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
+from omnistage.data import prompts
 from omnistage.data.errors import RewardError
 from omnistage.data.records import Record
 from omnistage.rewards.base import ASPECTS, Aspect, about, columns_of
@@ -75,7 +76,12 @@ class Report:
             value = found.value if isinstance(found.value, str) else "not scored" if found.value is None else f"{found.value:g}"
             lines.append(f"  FAILS {found.probe}: {found.problem} ({found.failed} of {found.tried} records)")
             lines.append(f"        {found.record}: {found.completion!r} -> {value}")
-        return "\n".join([*lines, "  nothing to mend"] if not self.findings else lines)
+        if not self.findings:
+            unseen = not self.looks_at and not self.declared
+            lines.append(
+                "  nothing to mend in what was probed; say what it must see: @reward(looks_at=[...])" if unseen else "  nothing to mend"
+            )
+        return "\n".join(lines)
 
 
 def check(reward: Reward, records: Sequence[Record]) -> Report:
@@ -144,11 +150,11 @@ class _Calls:
                 columns[name].append(value)
         # As TRL calls it, with tokens of about four characters.
         calling = {
-            "prompts": [[{"role": "user", "content": record.question}] for record, _ in rows],
+            "prompts": [prompts.render(record) for record, _ in rows],
             "completions": [[{"role": "assistant", "content": text}] for text in texts],
             "completion_ids": [list(range(-(-len(text) // 4))) for text in texts],
             "shuffled": [self.wrong.get(record.id, []) for record, _ in rows],
-            "trainer_state": None,
+            "trainer_state": SimpleNamespace(global_step=0),
             "log_extra": _ignored,
             "log_metric": _ignored,
         }
@@ -199,7 +205,8 @@ def _looks_at(by_probe: Mapping[str, list[tuple[Record, Probe]]], values: Mappin
         for (record, probe), value in zip(rows, values[name], strict=True):
             best = bare.get(record.id, gold[record.id]) if probe.tells == "answer" else gold[record.id]
             if probe.tells and isinstance(best, float):
-                lowered[probe.tells].append(isinstance(value, float) and value < best - _TOLERANCE)
+                unscored = value is None and probe.tells == "answer"
+                lowered[probe.tells].append(unscored or (isinstance(value, float) and value < best - _TOLERANCE))
     return [aspect for aspect in ASPECTS if lowered[aspect] and sum(lowered[aspect]) >= _LOOKS_AT * len(lowered[aspect])]
 
 
@@ -211,11 +218,12 @@ def _verdicts(
         count = len(by_probe[GOLD])
         yield Finding(GOLD, "no gold answer is scored: there is nothing to check", count, count, first.id, _shown(probe.text), None)
         return
+    gold = {record.id: value for (record, _), value in zip(by_probe[GOLD], values[GOLD], strict=True)}
     wrong = {record.id: value for (record, _), value in zip(by_probe[WRONG], values[WRONG], strict=True)}
     for name, rows in by_probe.items():
         failing: dict[str, list[tuple[Record, Probe, Value | str]]] = defaultdict(list)
         for (record, probe), value in zip(rows, values[name], strict=True):
-            problem = _problem(probe, value, best, looks_at, wrong[record.id])
+            problem = _problem(probe, value, best, looks_at, gold[record.id], wrong[record.id])
             if problem:
                 failing[problem].append((record, probe, value))
         for problem, found in failing.items():
@@ -223,12 +231,16 @@ def _verdicts(
             yield Finding(name, problem, len(found), len(rows), record.id, _shown(probe.text), value)
 
 
-def _problem(probe: Probe, value: Value | str, best: float, looks_at: frozenset[Aspect], wrong: Value | str) -> str | None:
-    """What is wrong with a probe's value; None for nothing."""
+def _problem(
+    probe: Probe, value: Value | str, best: float, looks_at: frozenset[Aspect], gold: Value | str, wrong: Value | str
+) -> str | None:
+    """What is wrong with a probe's value, beside those of gold and of a wrong answer; None for nothing."""
     if isinstance(value, str):
         return "it fails"
     if value is None:
-        return None
+        # What is not scored teaches nothing, so that no wrong answer would ever cost anything.
+        escapes = "answer" in probe.faults & looks_at and isinstance(gold, float)
+        return "a wrong answer is not scored, where gold is" if escapes else None
     if not probe.faults and looks_at:
         return "a right completion earns less than the best value" if value < best - _TOLERANCE else None
     if not probe.faults & looks_at:

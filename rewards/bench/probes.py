@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from string import ascii_uppercase
 
 from omnistage.data.evidence import evidence_of
@@ -70,6 +71,8 @@ def probes_of(record: Record) -> Iterator[Probe]:
     yield Probe("empty thinking", f"<think> </think><answer>{gold}</answer>", _FORM | _EVIDENCE)
     yield Probe("thinking outside its tags", f"{because}<think></think><answer>{gold}</answer>", _FORM | _EVIDENCE)
     yield Probe("repeated blocks", _whole(because, gold) * 2, _FORM)
+    yield Probe("gold, then a wrong answer", _whole(because, gold) + _whole(otherwise, wrong), _ANSWER | _FORM)
+    yield Probe("wrong answer, then gold", _whole(otherwise, wrong) + _whole(because, gold), _FORM)
     yield Probe("text behind the answer", f"{_whole(because, gold)} I hope this helps.", _FORM)
     yield Probe("text before the thinking", f"Sure. {_whole(because, gold)}", _FORM)
     yield Probe("answer before the thinking", f"<answer>{gold}</answer><think>{because}</think>", _FORM)
@@ -115,9 +118,9 @@ def wrong_of(record: Record) -> str:
         case AnswerKind.LEVEL:
             return LEVELS[-1] if LEVELS.index(target) < len(LEVELS) // 2 else LEVELS[0]
         case AnswerKind.NUMBER:
-            return f"{float(target) + 3:g}"
+            return str(Decimal(target) + 3)
         case AnswerKind.SCALAR:
-            return f"{float(target) + max(abs(float(target)), 1000.0):g}"
+            return str(Decimal(target) + max(abs(Decimal(target)), Decimal(1000)))
         case AnswerKind.POSE if record.values:
             return " ".join(f"{-value:.6f}" for value in record.values)
         case _:

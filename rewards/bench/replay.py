@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -73,11 +75,13 @@ class Comparison:
 
 @dataclass
 class Report:
-    """What `replay` found. `differing` holds the completions whose two values differ most."""
+    """What `replay` found. `differing` holds the completions whose two values differ most, `recorded` what the run recorded where there
+    is nothing to compare with."""
 
     spreads: list[Spread]
     comparison: Comparison | None
     differing: list[dict[str, Any]] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -86,6 +90,8 @@ class Report:
     def table(self) -> str:
         """For people."""
         lines = [line for spread in self.spreads for line in spread.lines()]
+        if self.recorded:
+            lines.append(f"the run recorded no reward of this name to compare with; it recorded: {', '.join(self.recorded)}")
         if self.comparison is not None:
             c, (first, second) = self.comparison, (spread.name for spread in self.spreads)
             lines.append(f"{first} against {second}:")
@@ -136,12 +142,14 @@ def replay(run: str | Path, reward: Reward, against: Reward | None = None, *, st
         raise InputError(f"{run}: only some stages recorded {reward.__name__!r}; choose one with --stage, or name a reward with --against")
     spreads = [_spread(name, [group.values[at] for group in groups]) for at, name in enumerate(names)]
     if len(names) == 1:
-        return Report(spreads, None)
+        names_recorded = [name.removeprefix(rollouts.REWARD) for name in groups[0].rows[0] if name.startswith(rollouts.REWARD)]
+        return Report(spreads, None, recorded=names_recorded)
     return Report(spreads, _comparison(groups), _differing(groups, most))
 
 
 def _folders(run: Path, stage: str | None) -> Iterator[tuple[str, Path]]:
     """Folders of rollouts with the names of their stages."""
+    run = run.resolve()
     if not run.is_dir():
         raise InputError(f"{run}: no such folder")
     if any(run.glob("step-*.parquet")):
@@ -164,9 +172,9 @@ def _called(reward: Reward, rows: Sequence[Mapping[str, Any]]) -> list[Value]:
             raise InputError(f"reward {reward.name!r} needs the column {need!r} ({NEEDED_COLUMNS[need]}), which this run did not record")
     columns = {name: [row[name] for row in rows] for name in (*ROW_COLUMNS, "completion_ids", *about(reward).needs)}
     made = reward(
-        prompts=[[{"role": "user", "content": row["prompt"]}] for row in rows],
+        prompts=[json.loads(row["messages"]) for row in rows],
         completions=[[{"role": "assistant", "content": row["completion"]}] for row in rows],
-        trainer_state=None,
+        trainer_state=SimpleNamespace(global_step=rows[0]["step"] - 1),
         log_extra=_ignored,
         log_metric=_ignored,
         **columns,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omnistage.data.errors import InputError
 from omnistage.rewards.base import reward
 from omnistage.rewards.extract import text_of
-from omnistage.rewards.grade import grade_completion
+from omnistage.rewards.grade import grade_completion, naming
 
 
 @reward(range=(0, 1), looks_at=["answer"])
@@ -30,9 +29,6 @@ def accuracy(
     """
     scores: list[float | None] = []
     for row, (completion, right, row_kind, row_options) in enumerate(zip(completions, target, kind, options, strict=True)):
-        try:
+        with naming(record_id, row):
             scores.append(grade_completion(text_of(completion), target=right, kind=row_kind, options=row_options, partial=partial).score)
-        except InputError as error:
-            name = f"record {record_id[row]!r}" if record_id is not None else f"row {row}"
-            raise InputError(f"{name}: {error}") from error
     return scores

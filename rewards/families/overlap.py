@@ -24,7 +24,7 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind
 from omnistage.rewards.base import reward
 from omnistage.rewards.extract import answer_of, text_of, words_in
-from omnistage.rewards.grade import kind_of, read
+from omnistage.rewards.grade import kind_of, naming, read
 
 Measure = Literal["rouge1", "rouge2", "rougeL", "wer", "f1"]
 # Comparing in order takes time for each pair of words.
@@ -37,6 +37,7 @@ def overlap(
     target: Sequence[str],
     kind: Sequence[str],
     options: Sequence[Sequence[str]],
+    record_id: Sequence[str] | None = None,
     *,
     measure: Measure = "rougeL",
     **columns: Any,
@@ -45,10 +46,14 @@ def overlap(
 
     Unscored for other kinds of answer than the measure's, and for a target without words (`rouge2`: with fewer than two). `rougeL` and
     `wer` compare the first 4,000 words of each text in their order; the words behind them count as ones that are not in the other text.
-    All columns hold one value a completion. Raises `InputError` for an unknown kind and for a selection that cannot be read.
+    All columns hold one value a completion. Raises `InputError` that names the record for an unknown kind and for a selection
+    that cannot be read.
     """
-    rows = zip(completions, target, kind, options, strict=True)
-    return [_overlap(answer_of(text_of(text)), right, kind_of(of), choices, measure) for text, right, of, choices in rows]
+    scores: list[float | None] = []
+    for row, (text, right, of, choices) in enumerate(zip(completions, target, kind, options, strict=True)):
+        with naming(record_id, row):
+            scores.append(_overlap(answer_of(text_of(text)), right, kind_of(of), choices, measure))
+    return scores
 
 
 def _overlap(answer: str | None, target: str, kind: AnswerKind, options: Sequence[str], measure: Measure) -> float | None:

@@ -20,7 +20,7 @@ from omnistage.data.records import AnswerKind
 from omnistage.data.rotations import Floats, axis_angle_to_matrices, six_to_matrices
 from omnistage.rewards.base import reward
 from omnistage.rewards.extract import answer_of, read_numbers, text_of
-from omnistage.rewards.grade import kind_of
+from omnistage.rewards.grade import kind_of, naming
 
 JOINTS = 24
 Layout = Literal["columns", "interleaved", "rows"]
@@ -35,6 +35,7 @@ def pose(
     completions: Sequence[Any],
     kind: Sequence[str],
     values: Sequence[Sequence[float]],
+    record_id: Sequence[str] | None = None,
     *,
     scale_deg: PositiveFloat = 20.0,
     layout: Layout | None = None,
@@ -44,16 +45,18 @@ def pose(
 
     The answer is nothing but numbers, joint by joint: 72 (axis-angle, radians), 216 (3 x 3 matrices, row by row) or, with a `layout`, 144
     (six a joint). Any other count, a number that is not finite, and a matrix that is no rotation score 0, as no answer does.
-    `values` holds the right pose of each completion: 216 numbers. Raises `InputError` for others, an unknown kind, or a scale not above 0.
+    `values` holds the right pose of each completion: 216 numbers. Raises `InputError` for others and an unknown kind (both
+    name the record), or a scale not above 0.
     """
     if not (math.isfinite(scale_deg) and scale_deg > 0):
         raise InputError(f"pose: scale_deg is {scale_deg}; must be a number above 0")
     scores: list[float | None] = []
-    for completion, row_kind, right in zip(completions, kind, values, strict=True):
-        if kind_of(row_kind) is not AnswerKind.POSE:
+    for row, (completion, row_kind, right) in enumerate(zip(completions, kind, values, strict=True)):
+        with naming(record_id, row):
+            reference = _right(right) if kind_of(row_kind) is AnswerKind.POSE else None
+        if reference is None:
             scores.append(None)
             continue
-        reference = _right(right)
         answered = read_pose(answer_of(text_of(completion)) or "", layout)
         scores.append(0.0 if answered is None else math.exp(-error_deg(answered, reference) / scale_deg))
     return scores

@@ -17,8 +17,8 @@ from omnistage.data.errors import InputError, RewardError
 from omnistage.data.evidence import SENSES
 from omnistage.rewards.base import reward
 from omnistage.rewards.conclusion import conclusion_of
-from omnistage.rewards.extract import answer_of, mentions, read_answer, text_of, thinking_of
-from omnistage.rewards.grade import kind_of
+from omnistage.rewards.extract import answer_of, mentions, text_of, thinking_of
+from omnistage.rewards.grade import kind_of, read
 
 Part = Literal["consistency", "evidence"]
 Evidence = Mapping[str, Sequence[str]]
@@ -91,7 +91,7 @@ def _agreement(text: str, kind_name: str, options: Sequence[str]) -> float | Non
     if concluded is None:
         return None
     answer = answer_of(text)
-    return float(answer is not None and read_answer(answer, kind, options) == concluded)
+    return float(answer is not None and read(answer, kind, options) == concluded)
 
 
 def _grounding(text: str, stated: Evidence, most_words: int | None) -> float | None:

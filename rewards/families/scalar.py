@@ -18,7 +18,7 @@ from omnistage.data.records import AnswerKind
 from omnistage.rewards import expression
 from omnistage.rewards.base import reward
 from omnistage.rewards.extract import answer_of, read_answer, text_of
-from omnistage.rewards.grade import kind_of
+from omnistage.rewards.grade import kind_of, naming
 
 Measure = Literal["tolerance", "linear", "exponential"]
 
@@ -29,6 +29,7 @@ def scalar(
     target: Sequence[str],
     kind: Sequence[str],
     values: Sequence[Sequence[float]] | None = None,
+    record_id: Sequence[str] | None = None,
     *,
     scale: PositiveFloat,
     measure: Measure = "exponential",
@@ -37,24 +38,31 @@ def scalar(
     """The closeness of the answer to `values[0]`, or to the target where a row has no values; `scale` is in the unit of the numbers.
 
     No answer and one that is no number score 0; other kinds than scalar and number are unscored. A number may be an expression ('1/2').
-    All columns hold one value a completion. Raises `InputError` for an unknown kind, a right number that is none, or a scale not above 0.
+    All columns hold one value a completion. Raises `InputError` for an unknown kind, a right number that is none (both name the
+    record), or a scale not above 0.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"scalar: scale is {scale}; must be a number above 0")
     rights = values if values is not None else [()] * len(completions)
     scores: list[float | None] = []
-    for completion, row_target, row_kind, row_values in zip(completions, target, kind, rights, strict=True):
-        of = kind_of(row_kind)
-        if of not in (AnswerKind.SCALAR, AnswerKind.NUMBER):
+    for row, (completion, row_target, row_kind, row_values) in enumerate(zip(completions, target, kind, rights, strict=True)):
+        with naming(record_id, row):
+            of = kind_of(row_kind)
+            right = _right(row_target, of, row_values) if of in (AnswerKind.SCALAR, AnswerKind.NUMBER) else None
+        if right is None:
             scores.append(None)
             continue
-        right = row_values[0] if row_values else _number(row_target, of)
-        if right is None or not math.isfinite(right):
-            raise InputError(f"target {row_target!r} with values {list(row_values)} is no {of} answer")
         answer = answer_of(text_of(completion))
         found = None if answer is None else _number(answer, of)
         scores.append(0.0 if found is None else _closeness(abs(found - right), scale, measure))
     return scores
+
+
+def _right(target: str, kind: AnswerKind, values: Sequence[float]) -> float:
+    right = values[0] if values else _number(target, kind)
+    if right is None or not math.isfinite(right):
+        raise InputError(f"target {target!r} with values {list(values)} is no {kind} answer")
+    return right
 
 
 def _number(text: str, kind: AnswerKind) -> float | None:

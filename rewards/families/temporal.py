@@ -20,7 +20,7 @@ from pydantic import NonNegativeFloat
 from omnistage.data.records import Modality
 from omnistage.rewards.base import reward
 from omnistage.rewards.extract import text_of
-from omnistage.rewards.grade import grade_completion
+from omnistage.rewards.grade import grade_completion, naming
 
 MOVING = frozenset({Modality.VIDEO, Modality.AUDIO_VIDEO})
 _ROUNDING = 1e-9
@@ -44,7 +44,7 @@ def temporal(
     A group is rows of one record next to each other, as far as one call sees them; column `shuffled` holds for each row completions with
     shuffled frames, and those of all its rows are taken together. Unscored without a moving picture (text, image, audio), for answers that
     are not graded (`grade`), and for a group without shuffled completions. All columns hold one value a completion.
-    Raises `InputError` as `grade` does.
+    Raises `InputError` as `grade` does, and names the record.
     """
     scores: list[float | None] = []
     for _, group in groupby(range(len(completions)), key=lambda row: record_id[row]):
@@ -52,8 +52,11 @@ def temporal(
         if any(modality[row] not in MOVING for row in rows):
             scores += [None] * len(rows)
             continue
-        ordered = [_right(completions[row], target[row], kind[row], options[row]) for row in rows]
-        other = [_right(text, target[row], kind[row], options[row]) for row in rows for text in shuffled[row]]
+        ordered, other = [], []
+        for row in rows:
+            with naming(record_id, row):
+                ordered.append(_right(completions[row], target[row], kind[row], options[row]))
+                other += [_right(text, target[row], kind[row], options[row]) for text in shuffled[row]]
         known, known_other = _known(ordered), _known(other)
         if not known or not known_other:
             scores += [None] * len(rows)

@@ -16,13 +16,15 @@ import json
 import math
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from omnistage.data.errors import InputError
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
 
 Messages = Sequence[Mapping[str, str]]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LEASE_MARGIN_S = 5.0
 _FIRST_PAUSE_S = 0.5
@@ -40,6 +44,22 @@ _LONGEST_RETRY_AFTER_S = 120.0
 _POLL_S = (0.05, 1.0)
 # What a server's chat template may add to a prompt, in tokens.
 _TEMPLATE_TOKENS = 256
+# Far beyond any use. Within them the cost of a call, and the sum of all that can be under way at once, is an integer that SQLite holds.
+_MOST = {
+    "max_tokens": 1_000_000,
+    "attempts": 1_000,
+    "concurrency": 1_000,
+    "per_minute": 1_000_000,
+    "temperature": 100,
+    "timeout_s": 86_400,
+    "most_calls": BILLION,
+    "most_cost": BILLION,
+    "price_in": 1_000_000,
+    "price_out": 1_000_000,
+}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_VARIABLE = 64
+_LONGEST_LABEL = 63
 # Its own generator: the global one belongs to the training run, whose draws must not depend on the network.
 _RANDOM = random.Random()
 
@@ -52,8 +72,8 @@ class Service:
     those under way at once in one process. Prices are per million tokens. `key_env` names the environment variable with the key.
 
     Raises:
-        InputError: a value out of its range, a URL that is none or that carries a user name or a query, a missing key, or `most_cost`
-            without prices.
+        InputError: a value out of its range, a URL that is none or that carries a user name or a query, a `key_env` that names no
+            variable or one without a key, or `most_cost` without prices.
     """
 
     url: str
@@ -75,15 +95,21 @@ class Service:
         _check_url(self.url)
         if not self.model:
             raise InputError("model is empty; must be a name that the server knows")
+        if not _is_text(self.model):
+            raise InputError(f"model is {self.model!r}; must have no half of a surrogate pair")
+        for name, most in _MOST.items():
+            # The number is not repeated: Python writes none of more than 4,300 digits.
+            if (getattr(self, name) or 0) > most:
+                raise InputError(f"{name} is too large; must be at most {most}")
         for name in ("max_tokens", "attempts", "concurrency", "per_minute"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise InputError(f"{name} is {count}; must be at least 1")
         for name in ("temperature", "most_calls", "most_cost", "price_in", "price_out"):
             number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and number >= 0):
+            if number is not None and not number >= 0:
                 raise InputError(f"{name} is {number}; must not be negative")
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
+        if not self.timeout_s > 0:
             raise InputError(f"timeout_s is {self.timeout_s}; must be more than 0")
         if self.most_cost is not None and (self.price_in is None or self.price_out is None):
             raise InputError(f"most_cost is {self.most_cost} and there are no prices; give price_in and price_out per million tokens")
@@ -175,8 +201,10 @@ class Chat:
             async with slots:
                 try:
                     reply = await self._asked(client, wanted)
-                except asyncio.CancelledError:
-                    self.ledger.release(wanted.call, wanted.owner)
+                except BaseException:
+                    # What went wrong first is what is raised.
+                    with suppress(InputError):
+                        self.ledger.release(wanted.call, wanted.owner)
                     raise
             if reply is not None:
                 return reply
@@ -187,7 +215,7 @@ class Chat:
         """The reply, after as many requests as it takes; None while somebody else is asking."""
         most, lease_s, tries = self.service.most(wanted.messages), self.service.timeout_s + _LEASE_MARGIN_S, 0
         while True:
-            step = await asyncio.to_thread(
+            step = await _in_thread(
                 self.ledger.begin,
                 wanted.call,
                 owner=wanted.owner,
@@ -229,7 +257,7 @@ class Chat:
         return Reply(None, ended.outcome, seconds=seconds), 0.0
 
     async def _end(self, go: Go, wanted: _Wanted, ended: Ended, state: State, lease_s: float = 0.0) -> str | None:
-        return await asyncio.to_thread(self.ledger.end, go.attempt, wanted.owner, ended, state=state, lease_s=lease_s)
+        return await _in_thread(self.ledger.end, go.attempt, wanted.owner, ended, state=state, lease_s=lease_s)
 
     async def _heard(self, client: AsyncClient, messages: Messages, idempotency_key: str) -> _Heard:
         """Send one request. The words for what went wrong are ours: those of a server or a library may repeat the key."""
@@ -246,13 +274,16 @@ class Chat:
         try:
             async with asyncio.timeout(service.timeout_s):
                 response = await client.post(url, content=json.dumps(asked), headers=headers)
+            return self._read(response)
         except TimeoutError:
             return _Heard(Ended("time-out"), again=True)
         except httpx2.ConnectError:
             return _Heard(Ended("no connection", cost=0, free=True), again=True)
         except httpx2.RequestError:
             return _Heard(Ended("connection lost"), again=True)
-        return self._read(response)
+        # Whatever a library raises, the run goes on.
+        except Exception as error:  # noqa: BLE001
+            return _Heard(Ended(f"request failed: {type(error).__name__}"))
 
     def _read(self, response: Response) -> _Heard:
         status = response.status_code
@@ -265,13 +296,32 @@ class Chat:
             content = body["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
             return _Heard(Ended("no completion in the body"), again=True)
-        text = content if isinstance(content, str) else ""
+        text = content if isinstance(content, str) and _is_text(content) else ""
         if self.service.key is not None:
             text = text.replace(self.service.key, "[key]")
         tokens = _tokens(body.get("usage"))
         if tokens is None:
             return _Heard(Ended("answered", text))
         return _Heard(Ended("answered", text, tokens[0], tokens[1], self.service.cost(*tokens)))
+
+
+async def _in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """What it returns in a thread. Who is cancelled waits for its end: a lease must not be written after it was released."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(running, return_exceptions=True)
+        raise
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tokens(usage: Any) -> tuple[int, int] | None:
@@ -285,24 +335,36 @@ def _tokens(usage: Any) -> tuple[int, int] | None:
 
 
 def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good:
-        raise InputError(f"url is {url!r}; must be the address of a server, such as 'http://localhost:8000/v1'")
-    # The text is not repeated: what stands there may be a secret.
+    # What stands before '@' or after '?' or '#' is not repeated: it may be a secret.
+    if not _is_address(url):
+        said = f"is {url!r}" if set("@?#").isdisjoint(url) else "cannot be read"
+        raise InputError(f"url {said}; must be the address of a server, such as 'http://localhost:8000/v1'")
+    parts = urlsplit(url)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InputError("url carries a user name, a query or a fragment; must be an address alone, and the key comes from key_env")
 
 
+def _is_address(url: str) -> bool:
+    import httpx2
+
+    try:
+        parts, host = urlsplit(url), httpx2.URL(url).raw_host.decode("ascii")
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except (ValueError, httpx2.InvalidURL):
+        return False
+    return good and "%20" not in host and all(0 < len(label) <= _LONGEST_LABEL for label in host.removesuffix(".").split("."))
+
+
 def _key(variable: str) -> str:
+    # Who gives the key itself must not find it in a log.
+    if not _VARIABLE.fullmatch(variable):
+        raise InputError("key_env is not the name of an environment variable; must be a name such as 'JUDGE_KEY', never the key itself")
+    named = f"environment variable {variable!r}" if len(variable) <= _LONGEST_VARIABLE else "environment variable"
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise InputError(f"the environment variable {variable!r} that key_env names is not set; set it to the key of the judge")
+        raise InputError(f"the {named} that key_env names is not set; set it to the key of the judge")
     if not (key.isascii() and key.isprintable()):
-        raise InputError(f"the environment variable {variable!r} that key_env names holds characters that no key has")
+        raise InputError(f"the {named} that key_env names holds characters that no key has")
     return key
 
 
@@ -315,7 +377,7 @@ def _retry_after(value: str | None) -> float:
     except ValueError:
         try:
             then = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
         seconds = (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else 0.0

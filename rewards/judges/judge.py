@@ -10,6 +10,7 @@ A judgement that cannot be had or read is None, never a number: it is masked, co
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
@@ -53,6 +54,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 # Where the control tokens of chat templates begin: '<|im_end|>', '</s>', '[INST]'.
 _OPENING = frozenset("<[")
 _LONGEST_REPLY = 32_768
+_LONGEST_CRITERIA = 40
 _DECODER = json.JSONDecoder()
 
 
@@ -65,8 +67,8 @@ class Judge:
     spend limit completions are unscored. `prompt` is a template of your own with the fields {question}, {options}, {reference},
     {evidence}, {thinking}, {answer}, {completion}, {criteria} and {form}. The other settings are those of `Service`.
 
-    Each call of the reward logs the share of completions without a judgement (`judge/failed`) and of those from the ledger
-    (`judge/cached`), the mean time of a request (`judge/seconds`) and what the ledger's calls cost so far, at most (`judge/cost`).
+    Each call of the reward logs, under `judge/{model}/{criteria}/`, the share of completions without a judgement (`failed`) and of those
+    from the ledger (`cached`), the mean time of a request (`seconds`) and what the ledger's calls cost so far, at most (`cost`).
 
     Raises:
         InputError: a setting that `Service` or `Ledger` refuses, no criteria, or a template with other fields or nothing to judge.
@@ -122,13 +124,13 @@ class Judge:
         values = [None if reply.text is None else judged(reply.text, self.criteria) for reply in replies]
         self._warn(replies)
         if values and "log_metric" in columns:
-            log = columns["log_metric"]
-            log("judge/failed", values.count(None) / len(values))
-            log("judge/cached", sum(reply.cached for reply in replies) / len(values))
+            log, metric = columns["log_metric"], _metric(self.chat.service.model, self.criteria)
+            log(f"{metric}/failed", values.count(None) / len(values))
+            log(f"{metric}/cached", sum(reply.cached for reply in replies) / len(values))
             seconds = [reply.seconds for reply in replies if reply.seconds is not None]
             if seconds:
-                log("judge/seconds", sum(seconds) / len(seconds))
-            log("judge/cost", self.chat.ledger.cost_at_most())
+                log(f"{metric}/seconds", sum(seconds) / len(seconds))
+            log(f"{metric}/cost", self.chat.ledger.cost_at_most())
         return values
 
     def _messages(self, completion: str, row: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -203,6 +205,12 @@ def _last_object(text: str) -> Mapping[str, Any]:
             end = at + 1
         at = text.find("{", end)
     return found
+
+
+def _metric(model: str, criteria: Iterable[str]) -> str:
+    """What a judge's metrics are named by: two judges under one name would be averaged."""
+    names = "+".join(re.sub(r"[^\w.-]", "-", name) for name in criteria)
+    return f"judge/{re.sub(r'[^A-Za-z0-9._-]', '-', model)}/{names[:_LONGEST_CRITERIA]}"
 
 
 def _check_template(prompt: str) -> None:

@@ -239,6 +239,12 @@ class Only(Section):
     def one_is_a_list_of_one(cls, given: Any) -> Any:
         return [given] if isinstance(given, str) else given
 
+    @model_validator(mode="after")
+    def something_is_named(self) -> Self:
+        if not self.columns():
+            raise ValueError("names no column; give modality, task or kind, or leave it out")
+        return self
+
     def columns(self) -> dict[str, frozenset[str]]:
         """The values allowed in each column that is named."""
         named = {"modality": self.modality, "task": self.task, "kind": self.kind}
@@ -254,16 +260,28 @@ class RewardUse(Section):
     only: Only | None = Field(None, description="rows that it scores; null: all")
     segment: Segment | None = Field(None, description="the part whose tokens its advantage reaches; null: as the reward says, else all")
     on_error: OnError = Field("stop", description="stop: a failure ends the run; mask: the completions it fails on are not scored")
-    label: Text | None = Field(None, description="name in the metrics; null: the reward's own")
+    label: str | None = Field(None, pattern=r"^[\w.-]+$", description="name in the metrics; null: the reward's own")
 
     @field_validator("name")
     @classmethod
     def name_is_known(cls, name: str) -> str:
         """The user's own code is not run for this; the run loads it before the first stage."""
-        if ":" not in name and name not in registry.known():
+        place, colon, function = name.rpartition(":")
+        if (colon and not (place and function)) or (not colon and name not in registry.known()):
             own = "your own: package.module:function or path/file.py:function"
             raise ValueError(f"{unknown_name('reward', name, registry.known())}; {own}")
         return name
+
+    @model_validator(mode="after")
+    def built_in_takes_its_settings(self) -> Self:
+        if self.name in registry.BUILT_IN:
+            registry.check_settings(self.spec())
+        return self
+
+    def spec(self) -> registry.RewardSpec:
+        """The reward as the registry loads it."""
+        only = self.only.columns() if self.only else {}
+        return registry.RewardSpec(self.name, self.weight, self.config, only, self.on_error, self.label, self.segment)
 
 
 class Named(Section):

@@ -66,7 +66,7 @@ class JudgeServer(ThreadingHTTPServer):
 
     A manner is 'ok', a status ('429 2' names the seconds of its Retry-After), 'cut' (the connection ends within the body), 'half' (half
     of the JSON, as if whole), 'hang' (no answer until the client is gone), 'garbage' (a reply that cannot be read), 'silent' (no text),
-    'free' (no usage) or 'echo' (the reply repeats the Authorization header).
+    'surrogate' (text that is no UTF-8), 'free' (no usage) or 'echo' (the reply repeats the Authorization header).
     """
 
     daemon_threads = True
@@ -178,8 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._complete(key, prompt, manner)
 
     def _complete(self, key: str, prompt: str, manner: str) -> None:
-        replies = {"garbage": GARBAGE, "silent": None, "echo": f"{self.headers['Authorization']} {json.dumps(marks_of(prompt))}"}
-        reply = replies.get(manner, f"So be it:\n```json\n{json.dumps(marks_of(prompt))}\n```")
+        marks = json.dumps(marks_of(prompt))
+        replies = {"garbage": GARBAGE, "silent": None, "surrogate": f"\ud800 {marks}", "echo": f"{self.headers['Authorization']} {marks}"}
+        reply = replies.get(manner, f"So be it:\n```json\n{marks}\n```")
         text = self.server.charge(key, prompt, reply or "") or None
         body: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
         if manner != "free":

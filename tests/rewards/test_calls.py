@@ -33,6 +33,30 @@ def nan_for_empty(completions, **columns):
     return [1.0 if text else float("nan") for text in completions]
 
 
+CALLS = []
+
+
+def flaky(completions, **columns):
+    # Fails on the batch, on its second row alone, on what is left, and then no more.
+    CALLS.append(len(completions))
+    if len(CALLS) in (1, 3, 5):
+        raise ConnectionError("503")
+    return [1.0] * len(completions)
+
+
+def counting(completions, log_metric, **columns):
+    log_metric("seen", 1.0)
+    return [1.0 / len(text) for text in completions]
+
+
+def huge(completions, **columns):
+    return [0.0, 1e39]
+
+
+def leaves(completions, **columns):
+    raise SystemExit(3)
+
+
 def batch_fails(completions, **columns):
     if len(completions) > 1:
         raise OSError("too many at once")
@@ -112,6 +136,37 @@ def test_a_failure_can_be_masked_and_is_counted(own: str, name: str) -> None:
     values = function(["a", "", "ab", ""], record_id=list("abcd"), log_metric=metrics.__setitem__)
     assert (asyncio.run(values) if name == "later_picky" else values) == [1.0, None, 0.5, None]
     assert metrics == {"rewards/mine/failed": 0.5}
+
+
+def test_a_failure_while_failures_are_masked_is_masked(own: str) -> None:
+    """Row 0 answers alone, row 1 fails alone; the rest fails again, and each of its rows answers alone: no row is to blame, so all are."""
+    values = load(RewardSpec(f"{own}:flaky", on_error="mask"))(["a", "b", "c"], record_id=list("abc"))
+    assert values == [None, None, None]
+
+
+def test_finding_out_who_failed_logs_nothing(own: str) -> None:
+    logged: list[str] = []
+    load(RewardSpec(f"{own}:counting", on_error="mask"))(["a", "", "ab"], log_metric=lambda name, value: logged.append(name))
+    assert logged == ["seen", "seen", "rewards/counting/failed"], "the call that failed, and the one of what is left"
+
+
+def test_a_value_beyond_32_bits_is_an_error(own: str) -> None:
+    with pytest.raises(RewardError, match=r"record 'b', returned 1e\+39; must be a finite number"):
+        load(RewardSpec(f"{own}:huge"))(["x", "y"], record_id=["a", "b"])
+
+
+def test_leaving_python_is_a_failure(own: str, tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"^reward 'leaves' failed on records 'a': SystemExit: 3$"):
+        load(RewardSpec(f"{own}:leaves"))(["x"], record_id=["a"])
+    (tmp_path / "left.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(InputError, match=r"cannot be loaded: SystemExit: 0$"):
+        load(RewardSpec(f"{tmp_path}/left.py:f"))
+
+
+@pytest.mark.parametrize("value", [__import__("datetime").date(2020, 1, 1), {1, 2}])
+def test_a_setting_is_a_value_of_json(value: object) -> None:
+    with pytest.raises(InputError, match=r"^reward 'accuracy': setting 'partial' must be of numbers, texts"):
+        load(RewardSpec("accuracy", config={"partial": value}))
 
 
 def test_a_value_that_is_no_number_is_masked_too(own: str) -> None:

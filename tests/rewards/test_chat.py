@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ import pytest
 from judge_server import COMPLETION, GARBAGE, TOKENS_IN, TOKENS_OUT, JudgeServer, completions, counts, judge, score, value_of
 from omnistage.data.errors import InputError
 from omnistage.rewards.judges.judge import Judge
+from omnistage.rewards.judges.ledger import Step
+from omnistage.rewards.registry import RewardSpec, load
 
 SECRET = "sk-7f3a9c1e5b2d"
 
@@ -84,7 +87,7 @@ def test_a_failure_is_none_and_asked_again_at_the_next_call(path: Path) -> None:
     assert (counts(path).failed, counts(path).answered) == ({}, 1)
 
 
-@pytest.mark.parametrize("manner", ["garbage", "silent"])
+@pytest.mark.parametrize("manner", ["garbage", "silent", "surrogate"])
 def test_a_reply_that_cannot_be_read_is_none_and_asked_again_as_a_new_request(path: Path, manner: str) -> None:
     with JudgeServer(plan=[manner]) as server:
         reward = judge(server, path)
@@ -105,7 +108,16 @@ def test_no_server_at_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "least_s"), [("1", 1.0), ("0", 0.0), ("soon", 0.0), ("nan", 0.0), ("-5", 0.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)]
+    ("header", "least_s"),
+    [
+        ("1", 1.0),
+        ("0", 0.0),
+        ("soon", 0.0),
+        ("nan", 0.0),
+        ("-5", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", 0.0),
+    ],
 )
 def test_retry_after_is_honoured(path: Path, header: str, least_s: float) -> None:
     """With up to 0.5 s of jitter on top."""
@@ -155,6 +167,66 @@ def test_who_is_stopped_while_it_asks_leaves_the_call_free(path: Path) -> None:
     assert counts(path).faults == {"lost": 1}
 
 
+def test_who_is_stopped_while_the_ledger_is_written_leaves_the_call_free(
+    monkeypatch: pytest.MonkeyPatch, server: JudgeServer, path: Path
+) -> None:
+    """The lease is written by a thread, which is not stopped."""
+    reward = judge(server, path)
+    begin, begun = reward.chat.ledger.begin, threading.Event()
+
+    def slow(*args: Any, **settings: Any) -> Step:
+        begun.set()
+        time.sleep(0.5)
+        return begin(*args, **settings)
+
+    async def stopped() -> None:
+        judging = asyncio.create_task(reward([COMPLETION]))
+        await asyncio.to_thread(begun.wait)
+        judging.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await judging
+
+    monkeypatch.setattr(reward.chat.ledger, "begin", slow)
+    asyncio.run(stopped())
+    with sqlite3.connect(path) as base:
+        ((state, until),) = base.execute("SELECT state, lease_until FROM calls").fetchall()
+    assert state == "asked"
+    assert until <= time.time()
+
+
+def test_an_unforeseen_failure_of_a_request_is_none_and_counted(monkeypatch: pytest.MonkeyPatch, server: JudgeServer, path: Path) -> None:
+    async def post(*_: Any, **__: Any) -> None:
+        raise KeyError(SECRET)
+
+    monkeypatch.setattr("httpx2.AsyncClient.post", post)
+    with pytest.warns(UserWarning, match="judge 'm': completions are not scored: request failed: KeyError"):
+        assert score(judge(server, path), [COMPLETION]) == [None]
+    assert counts(path).failed == {"request failed: KeyError": 1}
+
+
+def test_any_exception_leaves_the_call_free(server: JudgeServer, path: Path) -> None:
+    """Also when the ledger cannot be written any more: then what came first is raised."""
+    chat = judge(server, path).chat
+    prompt = [{"role": "user", "content": '"a": a number from'}]
+
+    def broken(reply: str) -> bool:
+        raise ZeroDivisionError(reply)
+
+    def broken_with_the_ledger(reply: str) -> bool:
+        chat.ledger.close()
+        raise ZeroDivisionError(reply)
+
+    for readable in (broken, broken_with_the_ledger):
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(chat.ask([prompt], readable))
+    with sqlite3.connect(path) as base:
+        base.execute("UPDATE calls SET lease_until = 0")
+    again = judge(server, path).chat
+    (reply,) = asyncio.run(again.ask([prompt], bool))
+    assert reply.text is not None
+    assert server.times[1] - server.times[0] < 10
+
+
 def test_cost_is_exact_and_a_reply_without_usage_keeps_the_most(path: Path) -> None:
     """3 calls of 100 tokens in at 2 and 10 out at 30 a million cost 3 · 500 millionths; one without usage has its bytes + 256 tokens in."""
     with JudgeServer(plan=["ok", "ok", "ok", "free"]) as server:
@@ -180,6 +252,19 @@ def test_a_key_that_is_none_is_refused_without_showing_it(monkeypatch: pytest.Mo
         with pytest.raises(InputError, match="environment variable 'JUDGE_KEY'") as caught:
             judge(server, path, key_env="JUDGE_KEY")
         assert SECRET not in repr(caught.getrepr())
+
+
+@pytest.mark.parametrize("variable", [SECRET, "sk_" + "a1" * 40, "A=B", "", "1A", "JUDGE\n", "JUDGE_KEY\0", "É"])
+def test_who_gives_the_key_as_its_variable_does_not_find_it_in_the_error(server: JudgeServer, path: Path, variable: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(
+            RewardSpec("judge", config={"url": server.url, "model": "m", "key_env": variable, "ledger": str(path), "criteria": {"a": "b"}})
+        )
+    if variable.startswith("sk_"):
+        assert str(caught.value).endswith("the environment variable that key_env names is not set; set it to the key of the judge")
+    else:
+        assert "key_env is not the name of an environment variable" in str(caught.value)
+    assert not variable or variable not in str(caught.value)
 
 
 def test_the_key_reaches_the_server_and_nothing_else(

@@ -58,7 +58,8 @@ ACCURACY_HOLES = {
     ("punctuation for an answer", BEST, 2, FOUR),
     ("gold in the thinking alone", BEST, 2, FOUR),
     ("answer never closed", BEST, 2, FOUR),
-    # An answer without its tag counts.
+    # The first of two answers counts, and an answer without its tag.
+    ("gold, then a wrong answer", BEST, 6, CHOICES[0]),
     ("gold without tags", BEST, 6, CHOICES[0]),
     # Letters are compared as characters: none of them is half of the right ones, and words between them are wrong letters.
     ("empty answer", MORE, 1, SELECT),
@@ -73,6 +74,8 @@ FORMAT_HOLES = {
     "punctuation for an answer",
     "empty thinking",
     "repeated blocks",
+    "gold, then a wrong answer",
+    "wrong answer, then gold",
     "text behind the answer",
 }
 
@@ -156,6 +159,18 @@ def says_it_looks_at_form(completions, target, **columns):
     return [float(right(c, t)) for c, t in zip(completions, target)]
 
 
+def first(completions, target, **columns):
+    return [float(text(c).partition("<answer>")[2].partition("</answer>")[0].strip() == t) for c, t in zip(completions, target)]
+
+
+def only_right(completions, target, **columns):
+    return [1.0 if right(c, t) else None for c, t in zip(completions, target)]
+
+
+def leaves(completions, **columns):
+    raise SystemExit(3)
+
+
 def neighbours(completions, **columns):
     return [float(at == 0) for at in range(len(completions))]
 
@@ -184,6 +199,9 @@ def own(tmp_path: Path) -> str:
         ("fails_on_ten", "gold", "it fails"),
         ("never", "gold", "no gold answer is scored: there is nothing to check"),
         ("half", "gold", LESS),
+        ("first", "gold, then a wrong answer", BEST),
+        ("only_right", "wrong answer", "a wrong answer is not scored, where gold is"),
+        ("leaves", "gold", "it fails"),
         ("says_it_looks_at_form", "repeated blocks", BEST),
         ("quadratic", "100,000 characters of answers never closed", "it takes"),
     ],
@@ -209,6 +227,10 @@ def test_what_a_reward_looks_at_decides_what_it_must_see(own: str) -> None:
     report = checked(f"{own}:length")
     assert report.looks_at == []
     assert report.findings == []
+
+
+def test_long_numbers_have_wrong_answers_too() -> None:
+    assert checked("accuracy", [record("number", "2000000"), record("number", "1234567.25")]).findings == []
 
 
 def test_async_rewards_are_checked_too(own: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omnistage.data.records import AnswerKind
-from omnistage.rewards.conclusion import conclusion_of
+from omnistage.rewards.conclusion import MOST_READ, conclusion_of
 
 MOOD = ("happy", "sad", "angry", "afraid")
 COLOURS = ("red", "dark red", "blue", "dark blue")
@@ -84,6 +84,23 @@ def test_multi_select(thinking: str, concluded: str | None) -> None:
         ("The answer is one.", "1"),
         ("there is one", "1"),
         ("nobody", None),
+        ("So the answer is 1/2.", "0.5"),
+        (r"so $\frac{1}{2}$", "0.5"),
+        (r"thus \boxed{3*4}", "12"),
+        ("3 of 9: 1/3", "1/3"),
+        ("so 2+2=4", "4"),
+        ("so x = 4", "4"),
+        ("3 + 2 = 5", "5"),
+        ("so **4**", "4"),
+        ("so 4 km/h", "4"),
+        ("so 4 000 people", "4000"),
+        ("4 000", "4000"),
+        ("I count 3. So 1 / 2", None),
+        ("I count 3. So 3 + 2 = 5", None),
+        ("I count 3. So 9^9^9", None),
+        (r"I count 3. So 2\sqrt{3}", None),
+        ("I count 3. So one half", None),
+        ("so 2 million", None),
     ],
 )
 def test_number(thinking: str, concluded: str | None) -> None:
@@ -102,6 +119,14 @@ def test_number(thinking: str, concluded: str | None) -> None:
 )
 def test_yes_no(thinking: str, concluded: str | None) -> None:
     assert conclusion_of(thinking, AnswerKind.YES_NO, ()) == concluded
+
+
+def test_only_the_last_characters_are_read() -> None:
+    """A number that the cut goes through is left out."""
+    assert conclusion_of("so 5" + " x" * (MOST_READ // 2 - 2), AnswerKind.NUMBER, ()) == "5"
+    assert conclusion_of("so 5" + " x" * (MOST_READ // 2), AnswerKind.NUMBER, ()) is None
+    assert conclusion_of("12" + " x" * (MOST_READ // 2 - 1) + ".", AnswerKind.NUMBER, ()) is None
+    assert conclusion_of("x " * MOST_READ + "so B", AnswerKind.SINGLE_CHOICE, MOOD) == "B"
 
 
 def test_nothing_is_read_for_an_open_question() -> None:

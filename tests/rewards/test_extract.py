@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,19 @@ from hypothesis import strategies as st
 
 from omnistage.data.records import AnswerKind
 from omnistage.rewards.conclusion import conclusion_of
-from omnistage.rewards.extract import answer_of, is_well_formed, read_answer, text_of, thinking_of
+from omnistage.rewards.extract import (
+    MOST_READ,
+    answer_of,
+    is_well_formed,
+    mentions,
+    read_answer,
+    read_numbers,
+    segment_of,
+    text_of,
+    thinking_of,
+    words_in,
+)
+from omnistage.rewards.grade import read
 
 CASES: dict[str, Any] = json.loads(Path(__file__).with_name("answers.json").read_text(encoding="utf-8"))
 OPTIONS: dict[str, list[str]] = CASES["options"]
@@ -45,6 +59,17 @@ def test_only_the_answer_of_a_completion_is_read(case: dict[str, Any]) -> None:
     answer = answer_of(case["text"])
     read = None if answer is None else read_answer(answer, AnswerKind(case["kind"]), OPTIONS[case["options"]])
     assert read == case["expected"], case["why"]
+    place = segment_of(case["text"], "answer")
+    assert answer == (None if place is None else case["text"][slice(*place)].removeprefix("<answer>").removesuffix("</answer>").strip())
+
+
+def test_an_answer_of_more_than_ten_thousand_characters_cannot_be_read() -> None:
+    for kind, answer in [(AnswerKind.NUMBER, "4"), (AnswerKind.YES_NO, "yes"), (AnswerKind.SINGLE_CHOICE, "B"), (AnswerKind.LEVEL, "good")]:
+        assert read_answer(answer + " " * (MOST_READ - len(answer)), kind, COLOURS) == answer
+        assert read_answer(answer + " " * MOST_READ, kind, COLOURS) is None
+    assert read_numbers("1" + " " * (MOST_READ - 1)) == [1.0]
+    assert read_numbers("1" + " " * MOST_READ) is None
+    assert read_answer("x" * (MOST_READ + 1), AnswerKind.OPEN, []) == "x" * (MOST_READ + 1)
 
 
 @pytest.mark.parametrize("case", CASES["answers"], ids=_name)
@@ -141,7 +166,7 @@ def test_what_is_no_completion_is_refused(completion: Any) -> None:
 # Pieces that mean something to the reader, so that what is drawn gets past the first look.
 PIECES = ["<think>", "</think>", "<answer>", "</answer>", "A", "b", "C.", "(d)", "so", "answer", "is", "not", "dark", "red", "or", "and"]
 PIECES += ["1", "-2.5", "1,000", ",", ".", " ", "\n", "one", "minus", "no", "yes", "a", "I", "'", "-"]
-PIECES += ["<", "+", "than", "to", "all", "but", "at least"]
+PIECES += ["/", "=", "^", "4 000", "<", "+", "than", "to", "all", "but", "at least"]
 PIECES += ["\u7b54", "\ud800", "\u0130", "\u00df"]
 
 
@@ -152,11 +177,11 @@ def _read_everything(text: str) -> None:
     assert not well_formed or (answer_of(text) and thinking_of(text))
     for kind in AnswerKind:
         for options in ([], COLOURS, OPTIONS["ten"]):
-            read = read_answer(text, kind, options)
+            found = read_answer(text, kind, options)
             # What can be read is in normal form: reading it again changes nothing.
-            assert read is None or kind is AnswerKind.OPEN or read_answer(read, kind, options) == read
+            assert found is None or kind is AnswerKind.OPEN or read_answer(found, kind, options) == found
             concluded = conclusion_of(text, kind, options)
-            assert concluded is None or read_answer(concluded, kind, options) == concluded
+            assert concluded is None or read(concluded, kind, options) == concluded
 
 
 @settings(max_examples=300, deadline=None)
@@ -166,17 +191,19 @@ def _read_everything(text: str) -> None:
 @example("minus -1")
 @example("A or")
 @example("\u0130. i")
+@example("so 1/3")
+@example("so 4 000")
 def test_no_text_raises(text: str) -> None:
     _read_everything(text)
 
 
 @settings(max_examples=6, deadline=None)
-@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join), st.integers(20_000, 100_000))
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join), st.integers(5_000, 40_000))
 def test_no_long_text_raises(piece: str, length: int) -> None:
     _read_everything((piece * (length // len(piece) + 1))[:length])
 
 
-@pytest.mark.parametrize("piece", ["<think>", "<answer>", "</answer>", "<answer></answer>", "<", " "])
+@pytest.mark.parametrize("piece", ["<think>", "<answer>", "</answer>", "<answer></answer>", "<think><answer>A</answer></think>", "<", " "])
 def test_tags_of_a_megabyte_are_read_in_half_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     taken = []
@@ -202,5 +229,24 @@ REPEATED += ["not A or ", "A to ", "A - ", "all but B ", "more than 4 ", "4 or "
 
 @pytest.mark.parametrize("piece", REPEATED)
 def test_time_grows_linearly(piece: str) -> None:
-    """Quadratic reading of 100,000 characters takes minutes; linear reading a second or two. The bound is far from both."""
-    assert _seconds(piece * (100_000 // len(piece))) < 20
+    """Quadratic reading of 10,000 characters, the most that is read, takes many seconds; linear reading a tenth of one."""
+    assert _seconds(piece * (MOST_READ // len(piece))) < 3
+
+
+@pytest.mark.parametrize("piece", ["A ", "\u4f60", "so one ", "no ", "9^", "so 1/2 ", "1 000 ", "no red disc or "])
+def test_every_reading_of_a_megabyte_takes_less_than_half_a_second(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    readings: dict[str, Callable[[], object]] = {
+        "answer": lambda: [read(text, kind, COLOURS) for kind in AnswerKind],
+        **{f"conclusion, {kind}": partial(conclusion_of, text, kind, COLOURS) for kind in AnswerKind},
+        "numbers": lambda: read_numbers(text),
+        "words": lambda: words_in(text),
+        "mentions": lambda: mentions(text, ["red disc", "beep"]),
+    }
+    taken = dict.fromkeys(readings, 9.0)
+    for _ in range(3):
+        for name, reading in readings.items():
+            start = time.process_time()
+            reading()
+            taken[name] = min(taken[name], time.process_time() - start)
+    assert max(taken.values()) < 0.5, taken

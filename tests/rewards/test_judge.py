@@ -28,7 +28,7 @@ COLUMNS = {
     "evidence": [{"sight": ["red disc"], "sound": ["beep|tone"]}],
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore:judge 'm'")
+pytestmark = pytest.mark.filterwarnings("ignore:judge '")
 
 
 @pytest.fixture
@@ -156,13 +156,35 @@ def test_what_is_logged(path: Path) -> None:
     with JudgeServer(plan=["ok", "ok", "ok", "ok", "400"], delay_s=0.05) as server:
         reward = judge(server, path, concurrency=1, price_in=10.0, price_out=0.0)
         score(reward, texts, log_metric=logged.__setitem__)
-        assert logged == {"judge/failed": 1 / 8, "judge/cached": 0.0, "judge/seconds": logged["judge/seconds"], "judge/cost": 0.004}
-        assert 0.05 <= logged["judge/seconds"] < 2
+        seconds = logged.pop("judge/m/grounded+clear/seconds")
+        assert 0.05 <= seconds < 2
+        assert logged == {f"judge/m/grounded+clear/{name}": value for name, value in (("failed", 1 / 8), ("cached", 0.0), ("cost", 0.004))}
         score(reward, texts, log_metric=logged.__setitem__)
-        assert (logged["judge/failed"], logged["judge/cached"], logged["judge/cost"]) == (0.0, 7 / 8, 0.005)
+        del logged["judge/m/grounded+clear/seconds"]
+        assert logged == {f"judge/m/grounded+clear/{name}": value for name, value in (("failed", 0.0), ("cached", 7 / 8), ("cost", 0.005))}
         logged.clear()
         score(reward, texts, log_metric=logged.__setitem__)
-        assert logged == {"judge/failed": 0.0, "judge/cached": 1.0, "judge/cost": 0.005}
+        assert logged == {f"judge/m/grounded+clear/{name}": value for name, value in (("failed", 0.0), ("cached", 1.0), ("cost", 0.005))}
+
+
+@pytest.mark.parametrize(
+    ("model", "criteria", "metrics"),
+    [
+        ("m", ["clear"], "judge/m/clear"),
+        ("Qwen/Qwen3-8B:é x_1.0", ["a/b c", "ä"], "judge/Qwen-Qwen3-8B---x_1.0/a-b-c+ä"),
+        ("m", ["a" * 30, "b" * 30], f"judge/m/{'a' * 30}+{'b' * 9}"),
+    ],
+)
+def test_metrics_are_named_by_model_and_criteria(server: JudgeServer, path: Path, model: str, criteria: list[str], metrics: str) -> None:
+    """Two judges of a recipe, each under its own names."""
+    logged: dict[str, float] = {}
+    for reward in (
+        judge(server, path),
+        Judge(url=server.url, model=model, ledger=str(path), criteria=dict.fromkeys(criteria, "is judged"), attempts=1),
+    ):
+        score(reward, [COMPLETION], log_metric=logged.__setitem__)
+    assert {name.rpartition("/")[0] for name in logged} == {"judge/m/grounded+clear", metrics}
+    assert {name for name in logged if name.endswith("/failed")} == {"judge/m/grounded+clear/failed", f"{metrics}/failed"}
 
 
 def test_nothing_to_judge_asks_nothing(server: JudgeServer, path: Path) -> None:
@@ -190,6 +212,9 @@ def test_a_ledger_that_breaks_stops_the_run_in_one_line(server: JudgeServer, pat
         asyncio.run(reward(completions(20)))
 
 
+WRONG_URLS = ["http://ö..x/v1", "http://a..b/v1", f"http://{'a' * 64}.x/v1", "http://local host/v1", "http://x\n/v1"]
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -197,6 +222,9 @@ def test_a_ledger_that_breaks_stops_the_run_in_one_line(server: JudgeServer, pat
         ({"url": "http://localhost:x/v1"}, "must be the address of a server"),
         ({"url": "http://me:sk-1@localhost/v1"}, "url carries a user name, a query or a fragment; must be an address alone"),
         ({"url": "http://localhost/v1?key=sk-1"}, "url carries a user name, a query or a fragment; must be an address alone"),
+        *(({"url": url}, f"url is {url!r}; must be the address of a server") for url in WRONG_URLS),
+        ({"url": "http://me:sk-1@localhost:x/v1"}, "url cannot be read; must be the address of a server"),
+        ({"url": "http://ö..x/v1?key=sk-1"}, "url cannot be read; must be the address of a server"),
         ({"model": ""}, "model is empty"),
         ({"criteria": {}}, "criteria are {}; must say under one name or more what is judged"),
         ({"criteria": {"a": " "}}, "must say under one name or more what is judged"),
@@ -205,10 +233,26 @@ def test_a_ledger_that_breaks_stops_the_run_in_one_line(server: JudgeServer, pat
         ({"attempts": 0}, "attempts is 0; must be at least 1"),
         ({"concurrency": 0}, "concurrency is 0; must be at least 1"),
         ({"per_minute": 0}, "per_minute is 0; must be at least 1"),
+        ({"max_tokens": 99999999999999999999, "price_in": 1, "price_out": 1}, "max_tokens is too large; must be at most 1000000"),
+        ({"attempts": 1_001}, "attempts is too large; must be at most 1000"),
+        ({"concurrency": 1_001}, "concurrency is too large; must be at most 1000"),
+        ({"per_minute": 2**63}, "per_minute is too large; must be at most 1000000"),
+        ({"most_calls": 10**400}, "most_calls is too large; must be at most 1000000000"),
+        ({"most_cost": 1e308, "price_in": 1, "price_out": 1}, "most_cost is too large; must be at most 1000000000"),
+        ({"price_in": 1e300}, "price_in is too large; must be at most 1000000"),
+        ({"price_out": float("inf")}, "price_out is too large; must be at most 1000000"),
+        ({"price_out": float("nan")}, "price_out is nan; must not be negative"),
+        ({"timeout_s": float("inf")}, "timeout_s is too large; must be at most 86400"),
+        ({"timeout_s": float("nan")}, "timeout_s is nan; must be more than 0"),
+        ({"temperature": 101}, "temperature is too large; must be at most 100"),
         ({"max_tokens": 1.5}, "setting 'max_tokens' is 1.5: input should be a valid integer"),
         ({"temperature": -1}, "temperature is -1.0; must not be negative"),
         ({"timeout_s": 0}, "timeout_s is 0.0; must be more than 0"),
         ({"most_cost": 1.0}, "most_cost is 1.0 and there are no prices; give price_in and price_out per million tokens"),
+        (
+            {"key_env": "sk-1"},
+            "key_env is not the name of an environment variable; must be a name such as 'JUDGE_KEY', never the key itself",
+        ),
         ({"key_env": "OMNISTAGE_NO_KEY"}, "the environment variable 'OMNISTAGE_NO_KEY' that key_env names is not set"),
         ({"prompt": "{answer} {target}"}, "prompt: unknown field 'target'; known: answer, completion, criteria, evidence"),
         ({"prompt": "{answer} {}"}, "prompt: unknown field ''"),
@@ -218,6 +262,7 @@ def test_a_ledger_that_breaks_stops_the_run_in_one_line(server: JudgeServer, pat
         ({"prompt": "{answer"}, "prompt is no template: expected '}' before end of string"),
         ({"prompt": "{question}"}, "prompt shows nothing of the completion"),
         ({"ledger": "."}, "ledger '.' cannot be opened"),
+        ({"ledger": "a\0b"}, "ledger 'a\\x00b' cannot be opened"),
     ],
 )
 def test_a_wrong_setting_is_one_line(setting: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +273,33 @@ def test_a_wrong_setting_is_one_line(setting: dict[str, Any], message: str, tmp_
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "sk-1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"url": "http://\ud800/v1"}, "url is 'http://\\ud800/v1'; must be the address of a server"),
+        ({"model": "\ud800"}, "model is '\\ud800'; must have no half of a surrogate pair"),
+        ({"max_tokens": 10**5000}, "max_tokens is too large; must be at most 1000000"),
+        ({"ledger": "\ud800"}, "ledger '\\ud800' cannot be opened"),
+    ],
+)
+def test_what_no_recipe_can_say_is_one_line_too(
+    setting: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        Judge(**{"url": "http://localhost:8000/v1", "model": "m", "criteria": CRITERIA, **setting})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_largest_settings_fit_the_ledger(server: JudgeServer, path: Path) -> None:
+    """In the sum over all that can be under way, too."""
+    settings: dict[str, Any] = {"max_tokens": 1_000_000, "price_in": 1_000_000, "price_out": 1_000_000, "per_minute": 1_000_000}
+    reward = judge(server, path, **settings, most_calls=10**9, most_cost=10**9, concurrency=1_000, attempts=1_000, timeout_s=86_400)
+    assert None not in score(reward, completions(20))
+    assert 1_000 * reward.chat.service.most([{"role": "user", "content": "x" * 100_000}]) < 2**63
 
 
 READABLE = [

@@ -85,6 +85,8 @@ def test_a_target_that_a_measure_has_no_use_for_is_not_scored() -> None:
 def test_a_selection_that_cannot_be_read_is_an_error() -> None:
     with pytest.raises(InputError, match="target 'E' is no multi_select answer to 2 options"):
         overlap(["<answer>A</answer>"], ["E"], ["multi_select"], [["x", "y"]], measure="f1")
+    with pytest.raises(InputError, match=r"^record 'r1': target 'Z' is no multi_select answer to 2 options$"):
+        overlap(["A"] * 2, ["A", "Z"], ["multi_select"] * 2, [["x", "y"]] * 2, ["r0", "r1"], measure="f1")
 
 
 def test_words_behind_the_first_thousands_are_not_in_common() -> None:

@@ -104,6 +104,10 @@ def test_a_right_pose_that_is_none_is_an_error() -> None:
         pose(["<answer>1</answer>"], ["pose"], [[1.0, 2.0, 3.0]])
     with pytest.raises(InputError, match="no 24 rotation matrices"):
         pose(["<answer>1</answer>"], ["pose"], [[1.0] * 216])
+    with pytest.raises(InputError, match=r"^record 'r1': a pose has 0 values; must be 216"):
+        pose(["1"] * 2, ["open", "pose"], [[], []], ["r0", "r1"])
+    with pytest.raises(InputError, match=r"^record 'r1': unknown answer kind 'x'"):
+        pose(["1"] * 2, ["open", "x"], [[], []], ["r0", "r1"])
 
 
 def test_a_scale_that_measures_nothing_is_refused() -> None:

@@ -46,6 +46,7 @@ async def later(completions, **columns):
 def temporal(completions, shuffled, **columns):
     return [float(len(texts)) for texts in shuffled]
 """
+MESSAGES = '[{"role": "user", "content": [{"type": "text", "text": "What?"}]}]'
 GROUPS = [["B", "Bx", "Axx", ""], ["A", "A", "A", "A"]]
 
 
@@ -54,7 +55,13 @@ def rows(step: int, **more: Any) -> list[dict[str, Any]]:
     for group, texts in enumerate(GROUPS):
         record = Record(f"r{group}", Modality.VIDEO, "t", AnswerKind.SINGLE_CHOICE, "What?", "B", options=("x", "y"))
         for text in texts:
-            row = columns_of(record) | {"group": group, "prompt": "What?", "completion": text, "completion_ids": [1] * len(text)}
+            row = columns_of(record) | {
+                "group": group,
+                "prompt": "What?",
+                "messages": MESSAGES,
+                "completion": text,
+                "completion_ids": [1] * len(text),
+            }
             made.append(row | {"advantage": 0.0, "reward/length": float(len(text)), "reward/odd": None} | more)
     return made
 
@@ -113,6 +120,12 @@ def test_ties_change_a_ranking_without_reversing_it(run: Path) -> None:
     assert (found.both_scored, found.only_first, found.rankings_changed, found.rankings_reversed) == (7, 1, 1, 1)
 
 
+def test_without_a_record_it_says_what_there_is(run: Path) -> None:
+    report = replay(run, own(run, "tokens"))
+    assert report.comparison is None
+    assert report.table().endswith("to compare with; it recorded: length, odd")
+
+
 @pytest.mark.parametrize("folder", [".", "02-video", "02-video/rollouts"])
 def test_a_run_a_stage_and_a_folder_of_rollouts(run: Path, folder: str) -> None:
     assert replay(run / folder, own(run, "tokens")).spreads[0].high == 3
@@ -140,6 +153,25 @@ def test_a_reward_that_needs_shuffled_frames(run: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_replayed(run: Path, where: str, stage: str | None, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         replay(run / where, own(run, "length"), stage=stage)
+
+
+def test_a_reward_is_called_as_in_training(run: Path) -> None:
+    (run.parent / "seen.py").write_text(
+        "def seen(completions, prompts, trainer_state, **columns):\n"
+        "    assert prompts[0] == [{'role': 'user', 'content': [{'type': 'text', 'text': 'What?'}]}]\n"
+        "    return [float(trainer_state.global_step)] * len(completions)\n"
+    )
+    assert replay(run, load(RewardSpec(f"{run.parent / 'seen.py'}:seen")), stage="video").spreads[0].mean == 0.5
+
+
+@pytest.mark.parametrize("rows", [[], [{"a": 1}]], ids=["no rows", "other columns"])
+def test_a_parquet_file_of_something_else(tmp_path: Path, rows: list[dict[str, int]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([("a", pa.int64())])), tmp_path / "step-000001.parquet")
+    with pytest.raises(InputError, match=r"step-000001.parquet: holds no recorded rollouts \(no (rows|column 'record_id')\)"):
+        list(rollouts.read(tmp_path))
 
 
 def test_a_file_that_is_no_parquet(run: Path) -> None:

@@ -131,6 +131,14 @@ def test_reasoning_compares_the_conclusion_with_the_answer() -> None:
         ("yes_no", "<think>He nods, so yes.</think><answer>Yes</answer>", 1.0),
         ("yes_no", "<think>He nods.</think><answer>Yes</answer>", None),
         ("open", "<think>so B</think><answer>B</answer>", None),
+        ("number", "<think>So the answer is 1/2.</think><answer>1/2</answer>", 1.0),
+        ("number", "<think>So the answer is 1/2.</think><answer>0.5</answer>", 1.0),
+        ("number", "<think>So it is 0.5</think><answer>$\\frac{1}{2}$</answer>", 1.0),
+        ("number", "<think>So the answer is 1/2.</think><answer>1/4</answer>", 0.0),
+        ("number", "<think>so 3*3</think><answer>3</answer>", 0.0),
+        ("number", "<think>So it is 1 / 2.</think><answer>1/2</answer>", None),
+        ("number", "<think>so \\sqrt{2}</think><answer>\\sqrt{2}</answer>", None),
+        ("number", "<think>so 4 000</think><answer>4 000</answer>", 1.0),
     ]
     kinds, texts, scores = (list(column) for column in zip(*rows, strict=True))
     assert reasoning(completions=_chat(*texts), **_columns(kinds)) == scores

@@ -57,6 +57,16 @@ def test_a_right_number_that_is_none_is_an_error(target: str, values: tuple[floa
         _scored("50", target=target, values=values)
 
 
+def test_an_error_names_the_record() -> None:
+    columns: dict[str, Any] = {"target": ["1", "many"], "kind": ["number"] * 2, "scale": 1.0}
+    with pytest.raises(InputError, match=r"^record 'r1': target 'many' with values \[\] is no number answer$"):
+        scalar(["4", "4"], **columns, record_id=["r0", "r1"])
+    with pytest.raises(InputError, match=r"^row 1: target 'many'"):
+        scalar(["4", "4"], **columns)
+    with pytest.raises(InputError, match=r"^record 'r0': unknown answer kind 'x'"):
+        scalar(["4"], ["1"], ["x"], record_id=["r0"], scale=1.0)
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_measures_nothing_is_refused(scale: float) -> None:
     with pytest.raises(InputError, match="must be a number above 0"):

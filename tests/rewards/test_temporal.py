@@ -75,7 +75,7 @@ def test_what_is_not_graded_or_not_compared_is_not_scored() -> None:
 
 
 def test_a_target_that_cannot_be_read_is_an_error() -> None:
-    with pytest.raises(InputError, match="target 'E'"):
+    with pytest.raises(InputError, match=r"^record 'r': target 'E' is no single_choice answer to 2 options$"):
         temporal(**_group(2, (0, 2), target="E"))
 
 

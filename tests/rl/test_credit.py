@@ -76,3 +76,14 @@ def test_what_was_not_scored_moves_nothing() -> None:
     values = torch.tensor([[1.0], [0.0], [NAN], [1.0], [0.0], [NAN]])
     made = advantages(values, torch.tensor([1.0]), 3, scale="none", aggregation="sum_then_normalize")
     torch.testing.assert_close(made, torch.tensor([0.5, -0.5, 0.0, 0.5, -0.5, 0.0]))
+
+
+def test_not_scored_is_neither_worse_nor_better_than_scored() -> None:
+    """With a second reward: a sum that takes a missing judgement for zero ranks it as the worst one."""
+    judged = torch.tensor([[1.0, 0.8], [1.0, NAN], [0.0, 0.8], [1.0, 0.4]])
+    weights = torch.tensor([1.0, 1.0])
+    for sign in (1.0, -1.0):
+        made = advantages(judged * torch.tensor([1.0, sign]), weights, 4, scale="none", aggregation="sum_then_normalize")
+        first, missing, _, worse = made.tolist()
+        low, high = sorted((first, worse))
+        assert low < missing < high

@@ -132,6 +132,30 @@ def test_each_reward_is_logged_by_modality_and_task(world: World, tmp_path: Path
         assert logs[f"rewards/a/task/{record.task}/not_scored"] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_a_reward_did_not_score_is_judged_by_the_others(world: World, tmp_path: Path, sign: float) -> None:
+    """Hazard 21 in training: TRL's sum takes None for zero as soon as another reward scores the completion."""
+    judge, right = scripted([0.8 * sign, None, 0.8 * sign, 0.8 * sign], "judge"), scripted([1.0, 1.0, 1.0, 0.0], "right")
+    trainer = trainer_for(world, tmp_path, [judge, right], scale_rewards="none")
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    assert batch["advantages"].sort().values.tolist() == pytest.approx([-0.75] * 2 + [0.25] * 6, abs=1e-6)
+    assert trainer._metrics["eval"]["rewards/judge/mean"] == [pytest.approx(0.8 * sign)]
+
+
+def test_columns_that_a_step_did_not_log_are_not_those_of_the_step_before(world: World, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def noting(completions: list[Any], log_extra: Any, **columns: Any) -> list[float]:
+        calls.append(len(completions))
+        if len(calls) == 1:
+            log_extra("note", ["first"] * len(completions))
+        return [float(at % 2) for at in range(len(completions))]
+
+    steps: dict[int, list[dict[str, Any]]] = {}
+    trainer_for(world, tmp_path, [noting], max_steps=2, recorder=steps.__setitem__).train()
+    assert ["extra/note" in steps[step][0] for step in (1, 2)] == [True, False]
+
+
 def test_every_completion_is_recorded_with_its_rewards(world: World, tmp_path: Path) -> None:
     def noting(completions: list[Any], log_extra: Any, **columns: Any) -> list[float | None]:
         log_extra("seen", [f"c{at}" for at in range(len(completions))])

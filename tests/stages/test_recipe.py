@@ -174,6 +174,22 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
             "stages[1] (video).rewards[0] (accuracy).only: unknown key 'color'; known: kind, modality, task",
         ),
         (
+            ["stages.video.rewards.0.only={}"],
+            "stages[1] (video).rewards[0] (accuracy).only: names no column; give modality, task or kind, or leave it out",
+        ),
+        (
+            ["stages.video.rewards.0.config={partal: true}"],
+            "stages[1] (video).rewards[0] (accuracy): reward 'accuracy': unknown setting 'partal'; did you mean 'partial'? known: partial",
+        ),
+        (
+            ["stages.video.rewards.0.config={partial: 3}"],
+            "stages[1] (video).rewards[0] (accuracy): reward 'accuracy': setting 'partial' is 3: input should be a valid boolean",
+        ),
+        (
+            ["stages.video.rewards.0.label='a/b'"],
+            "stages[1] (video).rewards[0] (accuracy).label: is 'a/b'; must match ^[\\w.-]+$",
+        ),
+        (
             ["stages.video.rewards.0.on_error=zero"],
             "stages[1] (video).rewards[0] (accuracy).on_error: unknown value 'zero'; known: mask, stop",
         ),
