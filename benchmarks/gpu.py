@@ -25,16 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from grpo_step import SIZE, Case, Trl, write_media
+from grpo_step import SIZE, Case, Trl, trainer_of, write_media
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
-from trl import GRPOConfig
 
 from omnistage.data import synth
-from omnistage.data.records import Record
-from omnistage.rl import policy, tiny
-from omnistage.rl.encoding import Encoder, MediaShape
+from omnistage.rl import tiny
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
-from omnistage.rl.sampler import Pool
 
 # Media tokens and completion tokens.
 SHAPES = {
@@ -81,36 +77,6 @@ def model_of(size: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, processor
 
 
-def trainer_of(way: str, model: Any, processor: Any, record: Record, shape: MediaShape, out: Path, half: bool) -> OmniGRPOTrainer:
-    """A trainer that scores in one way; it takes the model over."""
-    policy.freeze(model, ("vision", "audio"))
-    args = GRPOConfig(
-        str(out),
-        per_device_train_batch_size=GROUP,
-        num_generations=GROUP,
-        max_steps=1,
-        bf16=half,
-        use_cpu=model.device.type == "cpu",
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        gradient_checkpointing=False,
-    )
-    kind = Trl if way == "trl" else OmniGRPOTrainer
-    rows = [record, replace(record, id="other")]
-    trainer = kind(
-        model,
-        [lambda completions, **columns: [0.0] * len(completions)],
-        args=args,
-        records=rows,
-        pools=[Pool((0, 1), 1.0)],
-        encoder=Encoder(processor, model.config, shape=shape, template="short"),
-        shared_prefix="off" if way == "trl" else way,  # type: ignore[arg-type]
-    )
-    trainer.generation_config.suppress_tokens = [*trainer.generation_config.suppress_tokens, *trainer.eos_token_ids]
-    return trainer
-
-
 def seconds(call: Callable[[], Any], rounds: int, device: str) -> float:
     """Median wall seconds, the first call not counted."""
     taken = []
@@ -147,13 +113,13 @@ def operations(config: Any, prompt: int, width: int, copies: bool) -> float:
 
 def measure(way: str, size: str, shape_name: str, device: str, rounds: int, rate: float, folder: Path) -> dict[str, Any]:
     """All figures of one way and shape."""
-    half = device == "cuda"
-    dtype = torch.bfloat16 if half else torch.float32
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     modality, tokens, width = SHAPES[shape_name]
     model, processor = model_of(size, device, dtype)
-    record, shape = write_media(folder, modality, tokens)
-    trainer = trainer_of(way, model, processor, record, shape, folder / "out", half)
-    case = Case(trainer, record, torch.randint(20, 200, (GROUP, width), generator=torch.Generator().manual_seed(1)))
+    clip = write_media(folder, modality, tokens)
+    kind, sharing = (Trl, "off") if way == "trl" else (OmniGRPOTrainer, way)
+    trainer = trainer_of(kind, sharing, model, processor, clip, GROUP, folder / "out")
+    case = Case(trainer, clip[0], torch.randint(20, 200, (GROUP, width), generator=torch.Generator().manual_seed(1)))
     found: dict[str, Any] = {"prompt": len(case.row.ids), "completion": width, "group": GROUP}
     found["generation_s"] = seconds(lambda: case.generation(GENERATED), rounds, device)
     found["scoring_s"] = seconds(case.scoring, rounds, device)

@@ -143,36 +143,34 @@ def write_media(folder: Path, modality: str, tokens: int) -> tuple[Record, Media
     return record, shape
 
 
-def trainer_of(variant: str, checkpoint: Path, record: Record, shape: MediaShape, group: int, out: Path) -> OmniGRPOTrainer:
-    """One variant, on a model of its own with the same weights and frozen towers."""
-    kind, sharing = VARIANTS[variant]
-    model = policy.load(str(checkpoint), dtype="float32")
+def trainer_of(
+    kind: type[OmniGRPOTrainer], sharing: Any, model: Any, processor: Any, clip: tuple[Record, MediaShape], group: int, out: Path
+) -> OmniGRPOTrainer:
+    """A trainer of its own kind that scores in its own way; it takes the model over, and freezes its towers."""
+    record, shape = clip
     policy.freeze(model, ("vision", "audio"))
     args = GRPOConfig(
         str(out),
         per_device_train_batch_size=group,
         num_generations=group,
         max_steps=1,
-        bf16=False,
-        use_cpu=True,
+        bf16=model.dtype == torch.bfloat16,
+        use_cpu=model.device.type == "cpu",
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
         gradient_checkpointing=False,
     )
-    # A stage's own limit on sound would cut long clips; the processor's window is as long as the sound here.
-    encoder = Encoder(policy.load_processor(str(checkpoint)), model.config, shape=shape, template="short")
-    # Two rows, or TRL would not shuffle one.
-    rows = [record, replace(record, id="other")]
     trainer = kind(
         model,
         [lambda completions, **columns: [0.0] * len(completions)],
         args=args,
-        records=rows,
+        # Two rows, or TRL would not shuffle one.
+        records=[record, replace(record, id="other")],
         pools=[Pool((0, 1), 1.0)],
-        encoder=encoder,
+        encoder=Encoder(processor, model.config, shape=shape, template="short"),
         shared_prefix=sharing,
-    )  # type: ignore[arg-type]
+    )
     # Completions of the same length, whatever is drawn.
     trainer.generation_config.suppress_tokens = [*trainer.generation_config.suppress_tokens, *trainer.eos_token_ids]
     return trainer
@@ -293,9 +291,14 @@ def measure(folder: Path, modality: str, tokens: int, width: int, group: int, ro
     checkpoint = folder / "checkpoint"
     if not checkpoint.exists():
         tiny.build(checkpoint, synth.corpus(), size=SIZE, seed=0)
-    record, shape = write_media(folder, modality, tokens)
+    clip = write_media(folder, modality, tokens)
+    processor = policy.load_processor(str(checkpoint))
     completions = torch.randint(20, 200, (group, width), generator=torch.Generator().manual_seed(1))
-    cases = {name: Case(trainer_of(name, checkpoint, record, shape, group, folder / "out"), record, completions) for name in variants}
+    cases = {}
+    for name in variants:
+        model = policy.load(str(checkpoint), dtype="float32")
+        trainer = trainer_of(*VARIANTS[name], model, processor, clip, group, folder / "out")
+        cases[name] = Case(trainer, clip[0], completions)
     found = {name: case.log_probs().detach() for name, case in cases.items()}
     for name in variants:
         assert (found[name] - found[variants[0]]).abs().max() < 1e-4, f"{name} scores otherwise"

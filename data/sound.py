@@ -82,12 +82,20 @@ def _resampled(given: Iterable[av.AudioFrame], path: str) -> Iterator[NDArray[np
         # A broken header may state thousands of millions of Hz, and the resampler's filter would be as long.
         if frame is not None and not MIN_RATE_HZ <= frame.sample_rate <= MAX_RATE_HZ:
             raise MediaError(f"{path!r} is broken: it states {frame.sample_rate} samples of sound a second")
-        try:
-            resampled = resampler.resample(frame)
-        except av.FFmpegError:
-            raise
-        except ValueError as error:
-            raise MediaError(f"{path!r} changes the format of its sound half way: {error}") from error
-        for out in resampled:
-            # FFmpeg's own mono would be louder than the mean by up to the root of 2, and go beyond 1.
-            yield out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)
+        yield from as_mono(resampler, frame, path)
+
+
+def as_mono(resampler: av.AudioResampler, frame: av.AudioFrame | None, path: str) -> Iterator[NDArray[np.float32]]:
+    """The mean of a frame's channels, by a resampler to interleaved floats; None gives what the resampler still holds.
+
+    Raises `MediaError` where the sound changes its format half way.
+    """
+    try:
+        resampled = resampler.resample(frame)
+    except av.FFmpegError:
+        raise
+    except ValueError as error:
+        raise MediaError(f"{path!r} changes the format of its sound half way: {error}") from error
+    for out in resampled:
+        # FFmpeg's own mono would be louder than the mean by up to the root of 2, and go beyond 1.
+        yield out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from omnistage.data import media
 from omnistage.data.clip_file import Frames, opened
-from omnistage.data.errors import MediaError
 from omnistage.data.media import MediaLimits
 from omnistage.data.records import MediaRef
-from omnistage.data.sound import sound_stream
+from omnistage.data.sound import as_mono, sound_stream
 
 FRAMES = 8
 # Every clip of at least `FRAMES` frames gives that many, whatever rate its container states.
@@ -91,14 +90,7 @@ def _native(path: str) -> tuple[NDArray[np.int16], int]:
         resampler = av.AudioResampler(format="flt")
         for frame in Frames(clip, sound_stream(clip, path)):
             rate = frame.sample_rate
-            try:
-                resampled = resampler.resample(frame)
-            except av.FFmpegError:
-                raise
-            except ValueError as error:
-                raise MediaError(f"{path!r} changes the format of its sound half way: {error}") from error
-            for out in resampled:
-                mono = out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)
+            for mono in as_mono(resampler, frame, path):
                 parts.append(np.clip(np.rint(mono * 32767), -32768, 32767).astype(np.int16))
                 size += parts[-1].size
             if size > _MOST_S * rate:
