@@ -19,37 +19,32 @@ logging, distribution and checkpoints are TRL's; nothing of them is copied. What
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import nanstd, split_tensor_dict
+from trl.trainer.utils import split_tensor_dict
 
 from omnistage.data import prompts
 from omnistage.data.records import Record
 from omnistage.rewards import base
-from omnistage.rewards.extract import text_of
-from omnistage.rl import credit, reward_metrics, rollout
+from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
 from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens, is_sharded, thinker_of
 from omnistage.rl.resume import ResumesWhole
+from omnistage.rl.rewarded import Recorder, Rewarded
 from omnistage.rl.sampler import Pool, StepSampler
 from omnistage.rl.shared_prefix import decode, forward
 from omnistage.rl.shared_prefix.check import Setting, Sharing
 from omnistage.rl.shared_prefix.layout import pack
-
-# Called on the main process with each step's number and its completions, one row each.
-Recorder = Callable[[int, list[dict[str, Any]]], None]
 
 
 def rows_of(records: Sequence[Record], template: str, system: str | None) -> list[dict[str, Any]]:
@@ -57,7 +52,7 @@ def rows_of(records: Sequence[Record], template: str, system: str | None) -> lis
     return [{"prompt": prompts.render(record, template, system)} | base.columns_of(record) for record in records]
 
 
-class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
+class OmniGRPOTrainer(ResumesWhole, Rewarded):
     """TRL's trainer for a Qwen2.5-Omni thinker.
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
@@ -93,10 +88,6 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         self.encoder = encoder
         self.recorder = recorder
         self._rows: list[Encoded] = []
-        abouts = [base.about(function) for function in reward_funcs]
-        self._needs_shuffled = any("shuffled" in about.needs for about in abouts)
-        self._segments = {s: [at for at, about in enumerate(abouts) if about.segment == s] for s in base.SEGMENTS}
-        self._values = torch.empty(0, len(reward_funcs))
         args.remove_unused_columns = False
         args.generation_kwargs = {"suppress_tokens": forbidden_tokens(encoder.processor)} | (args.generation_kwargs or {})
         # TRL loads the reference from wherever the policy's configuration says that it came from.
@@ -114,8 +105,6 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
             )
         finally:
             config._name_or_path = origin
-        if len(set(self.reward_func_names)) != len(self.reward_func_names):
-            raise ValueError(f"two rewards share a name: {', '.join(self.reward_func_names)}")
         self._check_batching()
         self._share(shared_prefix)
         self._towers: dict[int, Towers] = {}
@@ -183,17 +172,16 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = [self.encoder(self.records[row["record_id"]]) for row in inputs]
-        if self._needs_shuffled:
+        if self.needs_shuffled:
             inputs = [row | {"shuffled": texts} for row, texts in zip(inputs, self._shuffled(inputs), strict=True)]
-        # TRL keeps the last values of a column that is not logged in a step.
-        self._logs["extra"].clear()
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         output["encoded"] = self._rows
-        self._log_scored()
-        by_segment = self._segment_advantages()
-        output["advantages"] = self._with_segments(output, by_segment)
-        self._record(inputs, by_segment)
         return output
+
+    def recorded(self, record_id: str) -> dict[str, Any]:
+        """What a recorded completion says of its record: the columns of rewards, and the question as it is asked."""
+        record = self.records[record_id]
+        return base.columns_of(record) | {"prompt": prompts.text(record, self.encoder.template)}
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         if len(prompts) != len(self._rows):
@@ -248,90 +236,6 @@ class OmniGRPOTrainer(ResumesWhole, GRPOTrainer):  # type: ignore[misc]
         texts = [self._decoded(ids) for ids in self._sample([self.encoder(record) for record in shuffled], count)]
         groups = [texts[at * count : (at + 1) * count] for at in range(len(heads))]
         return [groups[at // self.num_generations] for at in range(len(inputs))]
-
-    def _decoded(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
-
-    # Rewards: what they were, and which tokens they concern.
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        """Rewards [N, F] of all processes' completions as TRL is to sum them.
-
-        Those for a segment are NaN, not scored; of the others, what one did not score is the mean of its group (`credit.filled`).
-        """
-        self._values = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._drawn = completion_ids_list
-        columns = {name: gather_object([row[name] for row in inputs]) for name in reward_metrics.SPLITS}
-        for name, value in reward_metrics.metrics(self.reward_func_names, self._values, columns).items():
-            self._metrics[self._mode][name].append(value)
-        whole = self._values.clone()
-        whole[:, sorted(at for columns in self._segments.values() for at in columns)] = torch.nan
-        return credit.filled(whole, self.num_generations) if self.multi_objective_aggregation == "sum_then_normalize" else whole
-
-    @property
-    def _mode(self) -> str:
-        """Under which TRL keeps metrics."""
-        return "train" if self.model.training else "eval"
-
-    def _log_scored(self) -> None:
-        """Put the mean and spread of what each reward scored in place of those of what TRL summed."""
-        for at, name in enumerate(self.reward_func_names):
-            for kind, value in (("mean", self._values[:, at].nanmean()), ("std", nanstd(self._values[:, at]))):
-                self._metrics[self._mode][f"rewards/{name}/{kind}"][-1] = float(value)
-
-    def _segment_advantages(self) -> dict[base.Segment, Tensor]:
-        """Advantages [N] of all processes' completions for each segment that a reward concerns."""
-        return {
-            segment: credit.advantages(
-                self._values[:, columns],
-                self.reward_weights.to(self._values.device)[columns],
-                self.num_generations,
-                scale=self.scale_rewards,
-                aggregation=self.multi_objective_aggregation,
-            )
-            for segment, columns in self._segments.items()
-            if columns
-        }
-
-    def _with_segments(self, output: Mapping[str, Any], by_segment: Mapping[base.Segment, Tensor]) -> Tensor:
-        """TRL's advantages [B] of this process, or those of each token [B, C] where a reward concerns a segment."""
-        whole: Tensor = output["advantages"]
-        if not by_segment:
-            return whole
-        ids, mask = output["completion_ids"], output["completion_mask"]
-        first = self.accelerator.process_index * len(ids)
-        by_token = whole.unsqueeze(1).repeat(1, ids.shape[1])
-        for row, length in enumerate(mask.sum(dim=1).tolist()):
-            for segment, values in by_segment.items():
-                own = credit.segment_mask(self._decoded, ids[row, :length].tolist(), segment)
-                by_token[row, :length] += values[first + row] * torch.tensor(own, device=ids.device)
-        return by_token
-
-    def _record(self, inputs: Sequence[Mapping[str, Any]], by_segment: Mapping[base.Segment, Tensor]) -> None:
-        """Hand the step's completions of all processes to the recorder."""
-        if self.recorder is None:
-            return
-        own = [
-            {"record_id": row["record_id"], "completion_ids": list(ids), "shuffled": row.get("shuffled")}
-            for row, ids in zip(inputs, self._drawn, strict=True)
-        ]
-        of_all = gather_object(own)
-        if not self.accelerator.is_main_process:
-            return
-        logs, values = self._logs, self._values.tolist()
-        extra = {name: list(column) for name, column in logs["extra"].items() if len(column) == len(of_all)}
-        rows = []
-        for at, drawn in enumerate(of_all):
-            record_id = drawn["record_id"]
-            row = drawn | base.columns_of(self.records[record_id])
-            row |= {"group": at // self.num_generations, "prompt": prompts.text(self.records[record_id], self.encoder.template)}
-            row |= {"messages": json.dumps(logs["prompt"][at])}
-            row |= {"completion": text_of(logs["completion"][at]), "advantage": logs["advantages"][at]}
-            row |= {f"advantage/{segment}": advantages[at].item() for segment, advantages in by_segment.items()}
-            row |= {f"reward/{name}": _scored(value) for name, value in zip(self.reward_func_names, values[at], strict=True)}
-            row |= {f"extra/{name}": column[at] for name, column in extra.items()}
-            rows.append(row)
-        self.recorder(self.state.global_step + 1, rows)
 
     # Scoring: the same media and positions for old, reference and policy passes.
 
@@ -404,7 +308,3 @@ def _permuted(batch: Mapping[str, Any], order: Tensor) -> dict[str, Any]:
         return [values[at] for at in order.tolist()]
 
     return {name: permuted(values) for name, values in batch.items()}
-
-
-def _scored(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -10,7 +10,8 @@ from trl import GRPOConfig
 
 from omnistage.data.records import Record
 from omnistage.rl import policy
-from omnistage.rl.grpo_trainer import OmniGRPOTrainer, Recorder
+from omnistage.rl.grpo_trainer import OmniGRPOTrainer
+from omnistage.rl.rewarded import Recorder
 from omnistage.rl.sampler import Pool
 from world import World
 
