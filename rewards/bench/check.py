@@ -79,7 +79,9 @@ class Report:
         if not self.findings:
             unseen = not self.looks_at and not self.declared
             lines.append(
-                "  nothing to mend in what was probed; say what it must see: @reward(looks_at=[...])" if unseen else "  nothing to mend"
+                "  nothing to mend in what was probed; say what it must see: omnistage.rewards.base.reward(looks_at=[...])"
+                if unseen
+                else "  nothing to mend"
             )
         return "\n".join(lines)
 
@@ -107,7 +109,7 @@ def check(reward: Reward, records: Sequence[Record]) -> Report:
         best=best,
         low=min(known, default=0.0),
         high=max(known, default=0.0),
-        scored=sum(value is not None for value in values.get(GOLD, [])),
+        scored=sum(isinstance(value, float) for value in values.get(GOLD, [])),
         records=len(records),
         completions=calls.completions,
         seconds_each=calls.seconds / max(1, calls.completions),
@@ -138,9 +140,12 @@ class _Calls:
         except _Late as late:
             return [str(late)] * len(rows)
         except RewardError as error:
-            if len(rows) == 1:
-                return [str(error)]
-        return [value for row in rows for value in self.values([row])]
+            failure = str(error)
+        if len(rows) == 1:
+            return [failure]
+        alone = [value for row in rows for value in self.values([row])]
+        # What works on each completion alone may still not work on a batch, which is how training calls it.
+        return alone if any(isinstance(value, str) for value in alone) else [failure] * len(rows)
 
     def _called(self, rows: Sequence[tuple[Record, Probe]]) -> list[Value]:
         texts = [probe.text for _, probe in rows]
@@ -218,6 +223,16 @@ def _verdicts(
         count = len(by_probe[GOLD])
         yield Finding(GOLD, "no gold answer is scored: there is nothing to check", count, count, first.id, _shown(probe.text), None)
         return
+    if all(isinstance(value, str) for column in values.values() for value in column):
+        (first, probe), count = by_probe[GOLD][0], len(by_probe[GOLD])
+        yield Finding("every probe", "it fails", count, count, first.id, _shown(probe.text), values[GOLD][0])
+        return
+    known = {value for column in values.values() for value in column if isinstance(value, float)}
+    if len(known) == 1:
+        (first, probe), count = by_probe[GOLD][0], len(by_probe[GOLD])
+        yield Finding(
+            "every probe", "it gives one value to all: it teaches nothing", count, count, first.id, _shown(probe.text), known.pop()
+        )
     gold = {record.id: value for (record, _), value in zip(by_probe[GOLD], values[GOLD], strict=True)}
     wrong = {record.id: value for (record, _), value in zip(by_probe[WRONG], values[WRONG], strict=True)}
     for name, rows in by_probe.items():

@@ -42,7 +42,7 @@ def overlap(
     measure: Measure = "rougeL",
     **columns: Any,
 ) -> list[float | None]:
-    """How much the answer has in common with the target, from 0 to 1, by one of the measures above; 0 for no answer.
+    """How much the answer has in common with the target, from 0 to 1, by a measure: rouge1, rouge2, rougeL, wer or f1; 0 for no answer.
 
     Unscored for other kinds of answer than the measure's, and for a target without words (`rouge2`: with fewer than two). `rougeL` and
     `wer` compare the first 4,000 words of each text in their order; the words behind them count as ones that are not in the other text.

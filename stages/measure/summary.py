@@ -97,7 +97,7 @@ def table(result: dict[str, Any]) -> str:
     """The summary for a terminal: accuracy of each modality after each stage (the forgetting matrix), its change, controls, and time."""
     stages, evaluations = result["stages"], result.get("evaluations", {})
     if not stages and not evaluations:
-        return "no stage has been measured yet"
+        return "nothing was measured: the recipe has no evaluation, or no stage of it is done"
     measured = [stage["modalities"] for stage in stages] + [scores["modalities"] for scores in evaluations.values()]
     modalities = list(dict.fromkeys(modality for found in measured for modality in found))
     lines = ["", "held-out accuracy in % (greedy; [95 % interval]; change over the stage's start; * = the stage's own modality)"]

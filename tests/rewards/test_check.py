@@ -167,6 +167,14 @@ def only_right(completions, target, **columns):
     return [1.0 if right(c, t) else None for c, t in zip(completions, target)]
 
 
+def one(completions, **columns):
+    return [1.0]
+
+
+def constant(completions, **columns):
+    return [0.0] * len(completions)
+
+
 def leaves(completions, **columns):
     raise SystemExit(3)
 
@@ -201,7 +209,9 @@ def own(tmp_path: Path) -> str:
         ("half", "gold", LESS),
         ("first", "gold, then a wrong answer", BEST),
         ("only_right", "wrong answer", "a wrong answer is not scored, where gold is"),
-        ("leaves", "gold", "it fails"),
+        ("leaves", "every probe", "it fails"),
+        ("one", "gold", "it fails"),
+        ("constant", "every probe", "it gives one value to all: it teaches nothing"),
         ("says_it_looks_at_form", "repeated blocks", BEST),
         ("quadratic", "100,000 characters of answers never closed", "it takes"),
     ],
