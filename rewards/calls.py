@@ -29,7 +29,7 @@ def _ignored(name: str, value: Any) -> None:
     """What a call logs that is made to find out which record fails."""
 
 
-_UNLOGGED = {"log_metric": _ignored, "log_extra": _ignored}
+UNLOGGED = {"log_metric": _ignored, "log_extra": _ignored}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ async def _scored(
                 raise
             if isinstance(error, RewardError) and call.on_error == "stop":
                 raise
-            failing = await _fails_on(on, chosen, columns | _UNLOGGED)
+            failing = await _fails_on(on, chosen, columns | UNLOGGED)
             if call.on_error == "stop":
                 raise _failure(call.name, columns, failing, error) from error
             failed += failing

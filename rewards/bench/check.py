@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import math
 import signal
 import threading
@@ -12,17 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
 
 from omnistage.data import prompts
 from omnistage.data.errors import RewardError
 from omnistage.data.records import Record
 from omnistage.rewards.base import ASPECTS, Aspect, about, columns_of
+from omnistage.rewards.bench.calling import Value, shown, values_of
 from omnistage.rewards.bench.probes import BARE_GOLD, GOLD, SIZES, WRONG, Probe, long_probes, probes_of
 from omnistage.rewards.registry import Reward
 
-Value = float | None
 # A reward looks at an aspect when the probe that tells of it lowers its value on at least this share of the records.
 _LOOKS_AT = 0.5
 _TOLERANCE = 1e-6
@@ -153,31 +151,15 @@ class _Calls:
         for record, _ in rows:
             for name, value in columns_of(record).items():
                 columns[name].append(value)
-        # As TRL calls it, with tokens of about four characters.
-        calling = {
-            "prompts": [prompts.render(record) for record, _ in rows],
-            "completions": [[{"role": "assistant", "content": text}] for text in texts],
-            "completion_ids": [list(range(-(-len(text) // 4))) for text in texts],
-            "shuffled": [self.wrong.get(record.id, []) for record, _ in rows],
-            "trainer_state": SimpleNamespace(global_step=0),
-            "log_extra": _ignored,
-            "log_metric": _ignored,
-        }
+        # Tokens of about four characters.
+        columns["completion_ids"] = [list(range(-(-len(text) // 4))) for text in texts]
+        columns["shuffled"] = [self.wrong.get(record.id, []) for record, _ in rows]
         start = time.perf_counter()
         with _limited(_LIMIT_S * (1 + len(rows) / 100)):
-            made = self.reward(**calling, **columns)
-            values: list[Value] = asyncio.run(_result(made)) if inspect.isawaitable(made) else made
+            values = values_of(self.reward, texts, [prompts.render(record) for record, _ in rows], columns)
         self.seconds += time.perf_counter() - start
         self.completions += len(rows)
         return values
-
-
-async def _result(made: Any) -> Any:
-    return await made
-
-
-def _ignored(name: str, value: Any) -> None:
-    """Columns and metrics have nowhere to go."""
 
 
 @contextmanager
@@ -221,17 +203,17 @@ def _verdicts(
     if all(value is None for value in values.get(GOLD, [])):
         first, probe = by_probe[GOLD][0]
         count = len(by_probe[GOLD])
-        yield Finding(GOLD, "no gold answer is scored: there is nothing to check", count, count, first.id, _shown(probe.text), None)
+        yield Finding(GOLD, "no gold answer is scored: there is nothing to check", count, count, first.id, shown(probe.text), None)
         return
     if all(isinstance(value, str) for column in values.values() for value in column):
         (first, probe), count = by_probe[GOLD][0], len(by_probe[GOLD])
-        yield Finding("every probe", "it fails", count, count, first.id, _shown(probe.text), values[GOLD][0])
+        yield Finding("every probe", "it fails", count, count, first.id, shown(probe.text), values[GOLD][0])
         return
     known = {value for column in values.values() for value in column if isinstance(value, float)}
     if len(known) == 1:
         (first, probe), count = by_probe[GOLD][0], len(by_probe[GOLD])
         yield Finding(
-            "every probe", "it gives one value to all: it teaches nothing", count, count, first.id, _shown(probe.text), known.pop()
+            "every probe", "it gives one value to all: it teaches nothing", count, count, first.id, shown(probe.text), known.pop()
         )
     gold = {record.id: value for (record, _), value in zip(by_probe[GOLD], values[GOLD], strict=True)}
     wrong = {record.id: value for (record, _), value in zip(by_probe[WRONG], values[WRONG], strict=True)}
@@ -243,7 +225,7 @@ def _verdicts(
                 failing[problem].append((record, probe, value))
         for problem, found in failing.items():
             record, probe, value = found[0]
-            yield Finding(name, problem, len(found), len(rows), record.id, _shown(probe.text), value)
+            yield Finding(name, problem, len(found), len(rows), record.id, shown(probe.text), value)
 
 
 def _problem(
@@ -281,7 +263,7 @@ def _changing(
         tried = sum(map(len, by_probe.values()))
         said = f"{first} and then {second}"
         yield Finding(
-            probe.name, "the same completion earns another value when asked again", len(changed), tried, record.id, _shown(probe.text), said
+            probe.name, "the same completion earns another value when asked again", len(changed), tried, record.id, shown(probe.text), said
         )
 
 
@@ -303,16 +285,12 @@ def _long(calls: _Calls, records: Sequence[Record], best: float, looks: bool) ->
                 start = time.perf_counter()
                 (value,) = calls.values([(record, probe)])
                 took = time.perf_counter() - start
-                shown = f"{probe.text[:20]}…"
+                beginning = f"{probe.text[:20]}…"
                 if isinstance(value, str):
                     slow.add(kind)
-                    yield Finding(probe.name, "it fails", 1, 1, record.id, shown, value)
+                    yield Finding(probe.name, "it fails", 1, 1, record.id, beginning, value)
                 elif took > _SLOW_S:
                     slow.add(kind)
-                    yield Finding(probe.name, f"it takes {took:.1f} s", 1, 1, record.id, shown, value)
+                    yield Finding(probe.name, f"it takes {took:.1f} s", 1, 1, record.id, beginning, value)
                 elif looks and value is not None and value >= best - _TOLERANCE:
-                    yield Finding(probe.name, "a faulty completion earns the best value", 1, 1, record.id, shown, value)
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
+                    yield Finding(probe.name, "a faulty completion earns the best value", 1, 1, record.id, beginning, value)

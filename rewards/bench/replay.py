@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +14,9 @@ import numpy as np
 from omnistage.data.errors import InputError
 from omnistage.rewards import rollouts
 from omnistage.rewards.base import NEEDED_COLUMNS, ROW_COLUMNS, about
+from omnistage.rewards.bench.calling import Value, shown, values_of
 from omnistage.rewards.registry import Reward
 
-Value = float | None
 _TOLERANCE = 1e-6
 _BINS = 10
 _BAR = 40
@@ -102,7 +99,7 @@ class Report:
             for row in self.differing:
                 where = f"{row['stage']} step {row['step']}, {row['record_id']} (target {row['target']!r})"
                 lines.append(f"  {where}: {row['first']:g} and {row['second']:g}")
-                lines.append(f"    {_shown(row['completion'])!r}")
+                lines.append(f"    {shown(row['completion'])!r}")
         return "\n".join(lines)
 
 
@@ -171,24 +168,8 @@ def _called(reward: Reward, rows: Sequence[Mapping[str, Any]]) -> list[Value]:
         if need not in rows[0]:
             raise InputError(f"reward {reward.name!r} needs the column {need!r} ({NEEDED_COLUMNS[need]}), which this run did not record")
     columns = {name: [row[name] for row in rows] for name in (*ROW_COLUMNS, "completion_ids", *about(reward).needs)}
-    made = reward(
-        prompts=[json.loads(row["messages"]) for row in rows],
-        completions=[[{"role": "assistant", "content": row["completion"]}] for row in rows],
-        trainer_state=SimpleNamespace(global_step=rows[0]["step"] - 1),
-        log_extra=_ignored,
-        log_metric=_ignored,
-        **columns,
-    )
-    values: list[Value] = asyncio.run(_result(made)) if inspect.isawaitable(made) else made
-    return values
-
-
-async def _result(made: Any) -> Any:
-    return await made
-
-
-def _ignored(name: str, value: Any) -> None:
-    """Columns and metrics have nowhere to go."""
+    messages = [json.loads(row["messages"]) for row in rows]
+    return values_of(reward, [row["completion"] for row in rows], messages, columns, step=rows[0]["step"] - 1)
 
 
 def _groups(stage: str, rows: list[dict[str, Any]], values: list[list[Value]]) -> Iterator[_Rated]:
@@ -258,7 +239,3 @@ def _differing(groups: Sequence[_Rated], most: int) -> list[dict[str, Any]]:
         if a is not None and b is not None and abs(a - b) > _TOLERANCE
     ]
     return sorted(rows, key=lambda row: -abs(row["first"] - row["second"]))[:most]
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
