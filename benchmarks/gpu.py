@@ -7,7 +7,7 @@ For each shape (video of 16 frames, video of 4,096 tokens, 30 s of sound) and ea
 `trl`, where each completion brings its own media): seconds of the policy pass with activation checkpointing, of scoring, of 64 generated
 tokens and of a whole step; the share of the device's measured matrix rate that policy and scoring reach (floating-point operations of the
 language model alone); peak memory of the policy pass; and tokens a second with 8 prompts decoded together. A way that fails says so and is
-left out. Writes `OUT/DEVICE-SIZE.json`.
+left out. Decoding is measured with its steps captured as a CUDA graph, and without. Writes `OUT/DEVICE-SIZE.json`.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ def measure(way: str, size: str, shape_name: str, device: str, rounds: int, rate
     found: dict[str, Any] = {"prompt": len(case.row.ids), "completion": width, "group": GROUP}
     found["generation_s"] = seconds(lambda: case.generation(GENERATED), rounds, device)
     found["scoring_s"] = seconds(case.scoring, rounds, device)
-    prompts = [case.row] * TOGETHER
-    drawn = seconds(lambda: trainer._sample(prompts, GROUP), rounds, device)
-    found["tokens_per_s_together"] = TOGETHER * GROUP * GENERATED / drawn
+    found |= decoded_together(trainer, case, rounds, device)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     if device == "cuda":
@@ -138,6 +136,23 @@ def measure(way: str, size: str, shape_name: str, device: str, rounds: int, rate
     found["policy_share_of_rate"] = 3 * once / found["policy_s"] / rate
     # None: the self-check found that this way scores otherwise, and it was measured plainly.
     found["scored_by"] = trainer.sharing.mode
+    return found
+
+
+def decoded_together(trainer: OmniGRPOTrainer, case: Case, rounds: int, device: str) -> dict[str, Any]:
+    """Tokens a second of several prompts: as it is, and with steps not captured as a CUDA graph (`graph`: whether they were)."""
+
+    def rate() -> float:
+        return TOGETHER * GROUP * GENERATED / seconds(lambda: trainer._sample([case.row] * TOGETHER, GROUP), rounds, device)
+
+    found: dict[str, Any] = {"tokens_per_s_together": rate()}
+    if trainer.sharing.mode is not None:
+        found["graph"] = captured = device == "cuda" and trainer.graphs.wanted
+        trainer.graphs.wanted = False
+        found["tokens_per_s_without_graph"] = rate()
+        trainer.graphs.wanted = captured
+        with_graph = f"{found['tokens_per_s_together']:.0f}" if captured else "not captured"
+        print(f"tokens a second: graph yes {with_graph}, graph no {found['tokens_per_s_without_graph']:.0f}", flush=True)
     return found
 
 

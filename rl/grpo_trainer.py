@@ -11,6 +11,8 @@ logging, distribution and checkpoints are TRL's; nothing of them is copied. What
 - the same media and the same positions go into rollout, old, reference and policy passes; stock TRL drops video and sound after
   the rollout; a batch that would be scored without its media raises `BlindBatchError`;
 - the prompt of a group is computed once in each of these passes (`shared_prefix`);
+- where TRL wants the rollout policy's log-probs (`old_per_token_logps`) and all is float32, those noted while sampling are taken and no
+  pass is made; in half precision a rollout rounds otherwise than a pass does, which would enter w_it, so the pass is made;
 - media tokens are never sampled, prompts are never cut;
 - a step holds one modality (`StepSampler`);
 - a reward may concern the thinking or the answer alone (`credit`), and each reward is logged by modality and by task;
@@ -27,6 +29,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from trl import GRPOConfig
 from trl.extras.profiling import profiling_context
@@ -38,12 +41,13 @@ from omnistage.data.records import Record
 from omnistage.rewards import base
 from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
-from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens, is_sharded, thinker_of
+from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.rewarded import Recorder, Rewarded
 from omnistage.rl.sampler import Pool, StepSampler
 from omnistage.rl.shared_prefix import decode, forward
 from omnistage.rl.shared_prefix.check import Setting, Sharing
+from omnistage.rl.shared_prefix.graphed import Graphs
 from omnistage.rl.shared_prefix.layout import pack
 
 
@@ -87,7 +91,10 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
         self.pools = list(pools)
         self.encoder = encoder
         self.recorder = recorder
+        self.graphs = Graphs()
         self._rows: list[Encoded] = []
+        # The rollout of the step in hand and the adapters that drew it.
+        self._noted: tuple[decode.Drawn, tuple[str, ...]] | None = None
         args.remove_unused_columns = False
         args.generation_kwargs = {"suppress_tokens": forbidden_tokens(encoder.processor)} | (args.generation_kwargs or {})
         # TRL loads the reference from wherever the policy's configuration says that it came from.
@@ -175,6 +182,7 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
         if self.needs_shuffled:
             inputs = [row | {"shuffled": texts} for row, texts in zip(inputs, self._shuffled(inputs), strict=True)]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self._noted = None
         output["encoded"] = self._rows
         return output
 
@@ -210,16 +218,20 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
             self.accelerator.autocast(),
         ):
             thinker = thinker_of(model)
+            settings: dict[str, Any] = {
+                "num_generations": num_generations,
+                "pad_id": self._tokenizer.pad_token_id,
+                "generation_config": self.generation_config,
+            }
             # Sharded weights want all ranks in every step, which transformers' own loop sees to.
-            generate = rollout.generate if self.sharing.mode is None or is_sharded(thinker) else decode.generate
-            completions = generate(
-                thinker,
-                self.towers(model),
-                heads,
-                num_generations=num_generations,
-                pad_id=self._tokenizer.pad_token_id,
-                generation_config=self.generation_config,
-            )
+            if self.sharing.mode is None or is_sharded(thinker):
+                self._noted = None
+                completions = rollout.generate(thinker, self.towers(model), heads, **settings)
+            else:
+                settings |= {"temperature": self.temperature, "graphs": self.graphs}
+                drawn = decode.generate(thinker, self.towers(model), heads, **settings)
+                self._noted = drawn, active_adapters(thinker)
+                completions = drawn.ids
         return rollout.until_end(completions, self.eos_token_ids)
 
     def _shuffled(self, inputs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -257,6 +269,7 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
     ) -> tuple[Tensor, Tensor | None, None]:
         """Log-probs [B, C] (and entropies) of the completions in `input_ids` [B, P + C], with each row's media."""
         batch_size = batch_size or len(input_ids)
+        drawn = None if compute_entropy else self._noted_by(model, input_ids[:, -logits_to_keep:])
         log_probs: list[Tensor] = []
         entropies: list[Tensor] = []
         for start in range(0, len(input_ids), batch_size):
@@ -264,13 +277,26 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
             ids, mask, rows = input_ids[chunk], attention_mask[chunk], self._rows[chunk]
             check_not_blind(thinker_of(model), ids, rows)
             plain, shared = partial(self._plain, model), partial(self._shared, model)
-            self.sharing.prove(rows, ids, mask, logits_to_keep, plain, shared)
+            self.sharing.prove(rows, ids, mask, logits_to_keep, plain, shared, None if drawn is None else drawn[chunk])
+            if drawn is not None and self.sharing.mode is not None and self.sharing.reuse:
+                log_probs.append(drawn[chunk])
+                continue
             score = plain if self.sharing.mode is None else shared
             with self.accelerator.autocast():
                 made = score(rows, ids, mask, logits_to_keep, compute_entropy)
             log_probs.append(made[0])
             entropies += [made[1]] if made[1] is not None else []
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+    def _noted_by(self, model: torch.nn.Module, completions: Tensor) -> Tensor | None:
+        """Log-probs [B, C] of the rollout in hand if `model`, with the adapters that are on now, drew these very completions [B, C]."""
+        if self._noted is None or model is not self.model or not self.sharing.reuse or active_adapters(model) != self._noted[1]:
+            return None
+        ids, log_probs = self._noted[0]
+        # TRL may pad to a multiple, the loop behind the last end: a negative number cuts.
+        more = completions.shape[1] - ids.shape[1]
+        same = torch.equal(pad(ids, (0, more), value=self._tokenizer.pad_token_id), completions)
+        return pad(log_probs, (0, more)) if same else None
 
     def _plain(
         self, model: torch.nn.Module, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, entropy: bool = False

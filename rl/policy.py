@@ -219,6 +219,16 @@ def whole(model: nn.Module) -> Iterator[None]:
         yield
 
 
+def active_adapters(model: nn.Module) -> tuple[str, ...]:
+    """Names of the adapters that take part in a forward now; none where they are switched off, or where there are none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            return () if module.disable_adapters else tuple(module.active_adapters)
+    return ()
+
+
 def fingerprint(model: nn.Module, part: Part) -> str:
     """A hash of one part's weights: equal weights, equal features."""
     digest = hashlib.sha256()

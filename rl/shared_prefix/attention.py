@@ -57,7 +57,7 @@ def _over(ordinary: Callable[..., Any]) -> Callable[..., Any]:
     ) -> tuple[Tensor, Tensor | None]:
         scale = settings.get("scaling") or query.shape[-1] ** -0.5
         if prefix_cache is not None:
-            return prefix_cache.attend(module.layer_idx, query, key, value, scale).transpose(1, 2).contiguous(), None
+            return prefix_cache.attend(module.layer_idx, query, key, value, scale), None
         if packed_layout is None:
             result: tuple[Tensor, Tensor | None] = ordinary(module, query, key, value, attention_mask, *arguments, **settings)
             return result
@@ -107,7 +107,8 @@ def _cat(query: Tensor, key: Tensor, value: Tensor, layout: Layout, index: int, 
 
 
 def _cascade(query: Tensor, key: Tensor, value: Tensor, layout: Layout, index: int, scale: float) -> Tensor:
-    return cascade(query, key, value, layout, index, scale)
+    # Under autocast the angles leave query and key wider than the values; PyTorch's own attention casts them back, kernels do not.
+    return cascade(query.to(value.dtype), key.to(value.dtype), value, layout, index, scale)
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, index: int, scale: float) -> Tensor:

@@ -28,19 +28,23 @@ class Sharing:
     """How a stage scores completions: `mode` is one of the shared ways, or None for the plain one.
 
     The first time that a class of shapes is met (prompts and completions up to a power of two), a few rows are scored both ways; where they
-    differ by more than the tolerance, this says so once and scores plainly from then on. `agree` makes one number of those of all ranks,
-    the largest, so that all of them check and fall back together. `half` says that weights or products are of half precision,
-    `device` which kind of device scores.
+    differ by more than the tolerance, this says so once and scores plainly from then on. Log-probs that a rollout noted (`drawn`) are held
+    against the same rows; `reuse`, whether they may stand for a pass, is never so in half precision and ends where they differ. `agree`
+    makes one number of those of all ranks, the largest, so that all of them check and fall back together. `half` says that weights or
+    products are of half precision, `device` which kind of device scores.
     """
 
     def __init__(self, setting: Setting, agree: Callable[[float], float], *, half: bool, device: str) -> None:
         self.mode: Mode | None = None if setting == "off" else AUTO.get(device, "cat") if setting == "auto" else setting
         self.agree = agree
         self.half = half
+        self.reuse = not half
         self.checks = 0
         self._seen: set[tuple[int, int]] = set()
 
-    def prove(self, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, plain: Score, shared: Score) -> None:
+    def prove(
+        self, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, plain: Score, shared: Score, drawn: Tensor | None = None
+    ) -> None:
         """Check the shapes of these rows if they are new, and fall back to the plain way where the two differ."""
         if self.mode is None:
             return
@@ -57,11 +61,22 @@ class Sharing:
         with torch.no_grad():
             first, second = (score(some, ids[few], mask[few], width)[0].float() for score in (plain, shared))
         asked = mask[few][:, -width:].bool()
-        apart = (first - second).abs()[asked]
-        worst = self.agree(float(apart.mean() if self.half else apart.max()) if len(apart) else 0.0)
+        worst = self._apart(first, second, asked)
+        noted = self._apart(first, first if drawn is None else drawn[few], asked)
+        if self.reuse and not noted <= TOLERANCE:
+            warnings.warn(
+                f"log-probs noted while sampling differ from the plain way by {noted:.2g}: those of the rollout policy are scored",
+                stacklevel=2,
+            )
+            self.reuse = False
         if not worst <= (HALF_TOLERANCE if self.half else TOLERANCE):
             warnings.warn(
                 f"shared_prefix {self.mode!r} differs from the plain way by {worst:.2g} in log-probability: completions are scored plainly",
                 stacklevel=2,
             )
             self.mode = None
+
+    def _apart(self, first: Tensor, second: Tensor, asked: Tensor) -> float:
+        """The difference of two ways [B, C] where tokens are asked: the mean in half precision, else the largest."""
+        apart = (first - second).abs()[asked]
+        return self.agree(float(apart.mean() if self.half else apart.max()) if len(apart) else 0.0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
 from trl import GRPOConfig
 
 from omnistage.data.records import Record
@@ -33,6 +34,7 @@ def trainer_for(
     frozen: tuple[policy.Part, ...] = (),
     recorder: Recorder | None = None,
     shared_prefix: Any = "auto",
+    adapter: LoraConfig | None = None,
     **settings: Any,
 ) -> Any:
     """One process on the CPU, two groups of two a step, one step; `settings` are those of TRL's config."""
@@ -62,4 +64,5 @@ def trainer_for(
         encoder=world.encoder(model),
         recorder=recorder,
         shared_prefix=shared_prefix,
+        peft_config=adapter,
     )

@@ -1,4 +1,4 @@
-"""One copy of the prompt gives what a copy for each completion gives: log-probs, gradients, samples, whole runs."""
+"""One copy of the prompt gives what a copy for each completion gives: log-probs, gradients, whole runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from transformers import GenerationConfig
 
-from omnistage.rl import policy, rollout
+from omnistage.rl import policy
 from omnistage.rl.encoding import Encoded, Towers, left_padded, positions_with_completions
-from omnistage.rl.policy import accept_encoded_audio, forbidden_tokens
-from omnistage.rl.shared_prefix import attention, decode, forward, layout
+from omnistage.rl.policy import accept_encoded_audio
+from omnistage.rl.shared_prefix import attention, forward, layout
 from omnistage.rl.shared_prefix.attention import Mode
 from omnistage.rl.shared_prefix.check import Sharing
 from omnistage.rl.shared_prefix.layout import Group, Layout, pack
@@ -161,33 +160,6 @@ def test_clips_with_the_same_question_are_two_groups(world: World) -> None:
 def test_shapes_are_classed_by_powers_of_two() -> None:
     assert Group(0, 1000, (96, 20)).size_class == Group(7, 1024, (65,)).size_class
     assert Group(0, 1025, (96,)).size_class != Group(0, 1024, (96,)).size_class
-
-
-SAMPLED = {"do_sample": True, "temperature": 0.9, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.1}
-
-
-@pytest.mark.parametrize("settings", [SAMPLED, {"do_sample": False}], ids=["sampled", "greedy"])
-@pytest.mark.parametrize("modalities", [["video"], ["audio", "audio_video", "video"]])
-def test_the_same_tokens_are_drawn(world: World, settings: dict[str, Any], modalities: list[str]) -> None:
-    model = ready(world, "vision", "audio")
-    encoder, towers = world.encoder(model), Towers(model)
-    rows = [encoder(world.records(modality)[0]) for modality in modalities]
-    assert len(rows) == 1 or len({len(row.ids) for row in rows}) > 1
-    tokenizer = encoder.processor.tokenizer
-    config = GenerationConfig(
-        max_new_tokens=24,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=forbidden_tokens(encoder.processor),
-        **settings,
-    )
-    drawn = []
-    for generate in (rollout.generate, decode.generate):
-        torch.manual_seed(5)
-        drawn.append(generate(model, towers, rows, num_generations=3, pad_id=tokenizer.pad_token_id, generation_config=config))
-    assert torch.equal(*drawn)
-    assert drawn[0].shape[0] == 3 * len(rows)
-    assert len(drawn[0].unique(dim=0)) == (3 * len(rows) if settings["do_sample"] else len(rows))
 
 
 def run(world: World, tmp_path: Path, shared_prefix: str, **settings: Any) -> tuple[list[float], list[Any]]:
