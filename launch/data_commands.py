@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import Modality, Record
+from omnistage.launch.devices import use_one_device
 from omnistage.stages.recipe.choices import Prompt
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add(commands: Commands) -> None:
     _add_check(group)
     _add_show(group)
     _add_convert(group)
+    _add_passrate(group)
 
 
 def _add_check(group: Commands) -> None:
@@ -95,6 +97,29 @@ def _add_convert(group: Commands) -> None:
     convert.set_defaults(command=_convert)
 
 
+def _add_passrate(group: Commands) -> None:
+    rate = group.add_parser(
+        "passrate",
+        help="measure how often a checkpoint answers each record",
+        description="Samples answers at temperature 1 and grades them. The same command again goes on with FILE.jsonl where it stood.",
+    )
+    rate.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or Hugging Face id of the model")
+    rate.add_argument("--data", nargs="+", required=True, metavar="FILE", help="annotation files")
+    rate.add_argument("--out", required=True, metavar="FILE.jsonl", help="file of the rates, for a recipe's pass_rate; it only grows")
+    rate.add_argument("--samples", type=_whole, default=8, metavar="N", help="answers to each record (8)")
+    rate.add_argument("--format", default="humansense", metavar="F", help="reader of the files (humansense)")
+    rate.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to (the folder of each file)")
+    rate.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
+    rate.add_argument("--limit", type=_whole, metavar="N", help="only the first N records of each file")
+    rate.add_argument("--quarantine", metavar="FILE", help="rows that are left out (data check --quarantine)")
+    rate.add_argument("--prompt", choices=get_args(Prompt), help="template of the question (as the checkpoint was trained)")
+    rate.add_argument("--batch-size", type=_whole, default=8, metavar="N", help="records that are answered together (8)")
+    rate.add_argument("--max-new-tokens", type=_whole, default=1024, metavar="N", help="longest answer (1024)")
+    rate.add_argument("--seed", type=_whole_or_zero, default=0, metavar="N", help="seed of the answers (0)")
+    rate.add_argument("--json", action="store_true", help="print what was found as JSON")
+    rate.set_defaults(command=_passrate)
+
+
 def _records(arguments: argparse.Namespace, limit: int | None = None) -> Iterator[Record]:
     from omnistage.data import formats
 
@@ -127,6 +152,30 @@ def _convert(arguments: argparse.Namespace) -> int:
     root = Path(arguments.media_root) if arguments.media_root else Path(arguments.file).parent
     conversations.write(_records(arguments), out, media_root=root)
     print(f"{out}: read it with --format conversations --media-root {root}")
+    return 0
+
+
+def _passrate(arguments: argparse.Namespace) -> int:
+    from omnistage.stages.recipe import loading as recipes
+
+    for path in arguments.data:
+        if not Path(path).exists():
+            raise InputError(f"--data {path}: no such file")
+    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit", "quarantine")}
+    sources = [recipes.build(recipes.Source, {"path": path, **shared}, "passrate") for path in dict.fromkeys(arguments.data)]
+
+    use_one_device()
+    from omnistage.stages.measure import pass_rate
+
+    sampling = pass_rate.Sampling(arguments.samples, arguments.max_new_tokens, arguments.batch_size, arguments.seed)
+    found = pass_rate.summary(pass_rate.measure(arguments.checkpoint, sources, Path(arguments.out), sampling, prompt=arguments.prompt))
+    if arguments.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return 0
+    for path, counts in found.items():
+        answered = f"{counts['never']} never answered, {counts['sometimes']} sometimes, {counts['always']} always"
+        print(f"{path}: {counts['records']} records, {answered}; mean pass rate {counts['mean']:.3f}")
+    print(f"a recipe keeps those that are sometimes answered with  pass_rate: {{file: {arguments.out}}}  at their source")
     return 0
 
 
@@ -207,10 +256,14 @@ def _count_tokens(report: Report, shown: Presentation, arguments: argparse.Names
     report.tokens = {"checkpoint": arguments.tokens, "by_modality": token_counts.summary(counted), "records": counted}
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}; must be a whole number, at least 1")
+def _whole(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"is {text!r}; must be a whole number, at least {least}")
     return int(text)
+
+
+def _whole_or_zero(text: str) -> int:
+    return _whole(text, 0)
 
 
 def _positive(text: str) -> float:

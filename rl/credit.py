@@ -17,6 +17,8 @@ from omnistage.rewards.extract import segment_of
 
 # TRL's own guard against a group without spread.
 EPS = 1e-4
+# Below this share of their size, rewards that differ are equal ones that were summed in float32.
+ROUNDING = 1e-6
 
 
 def advantages(values: Tensor, weights: Tensor, num_generations: int, *, scale: str, aggregation: str) -> Tensor:
@@ -55,6 +57,24 @@ def filled(values: Tensor, num_generations: int) -> Tensor:
     means = groups.nanmean(dim=1, keepdim=True).expand_as(groups).reshape_as(values)
     unscored = values.isnan().all(dim=1, keepdim=True)
     return torch.where(values.isnan() & ~unscored, means, values)
+
+
+def has_spread(values: Tensor, weights: Tensor, num_generations: int, *, aggregation: str) -> Tensor:
+    """Which groups [N / G] of rewards `values` [N, F] (NaN: not scored) have completions that `advantages` tells apart.
+
+    By `sum_then_normalize` those whose sums differ, by `normalize_then_sum` those in which any reward differs. A completion that no
+    reward scored is not compared.
+    """
+    size = (values * weights).abs()
+    if aggregation == "normalize_then_sum":
+        compared = values * weights
+    else:
+        compared = _weighted(filled(values, num_generations), weights, values.isnan().all(dim=1)).unsqueeze(1)
+        size = size.nansum(dim=1, keepdim=True)
+    compared, size = (each.view(-1, num_generations, each.shape[1]) for each in (compared, size))
+    highest = compared.nan_to_num(nan=-torch.inf).amax(dim=1)
+    lowest = compared.nan_to_num(nan=torch.inf).amin(dim=1)
+    return (highest - lowest > ROUNDING * size.nan_to_num().amax(dim=1)).any(dim=1)
 
 
 def _weighted(values: Tensor, weights: Tensor, unscored: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ logging, distribution and checkpoints are TRL's; nothing of them is copied. What
   pass is made; in half precision a rollout rounds otherwise than a pass does, which would enter w_it, so the pass is made;
 - media tokens are never sampled, prompts are never cut;
 - a step holds one modality (`StepSampler`);
+- groups whose rewards are all equal can be replaced by other prompts before a step learns from them (`refill`);
 - a reward may concern the thinking or the answer alone (`credit`), and each reward is logged by modality and by task;
 - every completion can be recorded with its rewards.
 """
@@ -42,8 +43,9 @@ from omnistage.rewards import base
 from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
 from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of
+from omnistage.rl.refill import Refilling
 from omnistage.rl.resume import ResumesWhole
-from omnistage.rl.rewarded import Recorder, Rewarded
+from omnistage.rl.rewarded import Recorder
 from omnistage.rl.sampler import Pool, StepSampler
 from omnistage.rl.shared_prefix import decode, forward
 from omnistage.rl.shared_prefix.check import Setting, Sharing
@@ -56,14 +58,14 @@ def rows_of(records: Sequence[Record], template: str, system: str | None) -> lis
     return [{"prompt": prompts.render(record, template, system)} | base.columns_of(record) for record in records]
 
 
-class OmniGRPOTrainer(ResumesWhole, Rewarded):
+class OmniGRPOTrainer(ResumesWhole, Refilling):
     """TRL's trainer for a Qwen2.5-Omni thinker.
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
     names the folder of the KL reference where `args.beta` is above zero (None: the folder that the policy was loaded from). `recorder`
     gets all completions of a step: the columns of the row, `group`, `prompt`, `messages` (as JSON), `completion`, `completion_ids`,
     `reward/NAME` (None: not scored), `advantage` of the whole completion and `advantage/SEGMENT` of its segments. `shared_prefix` says how
-    completions are scored.
+    completions are scored, `refill_rounds` how often a step may draw further prompts for groups without spread.
     """
 
     # TRL's: the parts of the last rollouts.
@@ -81,6 +83,7 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
         reference: str | None = None,
         recorder: Recorder | None = None,
         shared_prefix: Setting = "auto",
+        refill_rounds: int = 0,
         **kwargs: Any,
     ) -> None:
         from datasets import Dataset
@@ -92,6 +95,7 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
         self.encoder = encoder
         self.recorder = recorder
         self.graphs = Graphs()
+        self.refill_rounds = refill_rounds
         self._rows: list[Encoded] = []
         # The rollout of the step in hand and the adapters that drew it.
         self._noted: tuple[decode.Drawn, tuple[str, ...]] | None = None
@@ -178,13 +182,16 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
     # Rollout: from rows to ids, from ids to completions.
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._rows = [self.encoder(self.records[row["record_id"]]) for row in inputs]
-        if self.needs_shuffled:
-            inputs = [row | {"shuffled": texts} for row, texts in zip(inputs, self._shuffled(inputs), strict=True)]
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        output: dict[str, Any] = super()._generate_and_score_completions(self._shown(inputs))
         self._noted = None
         output["encoded"] = self._rows
         return output
+
+    def _shown(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self._rows = [self.encoder(self.records[row["record_id"]]) for row in inputs]
+        if self.needs_shuffled:
+            inputs = [row | {"shuffled": texts} for row, texts in zip(inputs, self._shuffled(inputs), strict=True)]
+        return inputs
 
     def recorded(self, record_id: str) -> dict[str, Any]:
         """What a recorded completion says of its record: the columns of rewards, and the question as it is asked."""
@@ -199,6 +206,8 @@ class OmniGRPOTrainer(ResumesWhole, Rewarded):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> tuple[list[list[int]], None]:
+        if (settled := self._settled_ids()) is not None:
+            return settled, None
         group_heads = self._rows[::num_generations]
         if any(row is not group_heads[index // num_generations] for index, row in enumerate(self._rows)):
             raise RuntimeError(f"the rows of a group of {num_generations} do not stand together")

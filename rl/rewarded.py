@@ -62,12 +62,21 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
 
         Those for a segment are NaN, not scored; of the others, what one did not score is the mean of its group (`credit.filled`).
         """
-        self._values = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._values = self._scores(inputs, prompts, completions, completion_ids_list)
         self._drawn = completion_ids_list
         columns = {name: gather_object([row[name] for row in inputs]) for name in reward_metrics.SPLITS}
         for name, value in reward_metrics.metrics(self.reward_func_names, self._values, columns).items():
             self._metrics[self._mode][name].append(value)
-        whole = self._values.clone()
+        return self._to_sum(self._values)
+
+    def _scores(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        """Rewards [N, F] of all processes' completions as they were given (NaN: not scored)."""
+        values: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return values
+
+    def _to_sum(self, values: Tensor) -> Tensor:
+        """Rewards [N, F] as TRL is to sum them, of rewards as they were given."""
+        whole = values.clone()
         whole[:, sorted(at for columns in self._segments.values() for at in columns)] = torch.nan
         return credit.filled(whole, self.num_generations) if self.multi_objective_aggregation == "sum_then_normalize" else whole
 
@@ -114,13 +123,19 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
         """Hand the step's completions of all processes to the recorder."""
         if self.recorder is None:
             return
+        rows = self._recorded_rows(inputs, by_segment)
+        if self.accelerator.is_main_process:
+            self.recorder(self.state.global_step + 1, rows)
+
+    def _recorded_rows(self, inputs: Sequence[Mapping[str, Any]], by_segment: Mapping[base.Segment, Tensor]) -> list[dict[str, Any]]:
+        """What is recorded of the step's completions, those of all processes on the main one; all processes must ask."""
         own = [
             {"record_id": row["record_id"], "completion_ids": list(ids), "shuffled": row.get("shuffled")}
             for row, ids in zip(inputs, self._drawn, strict=True)
         ]
         of_all = gather_object(own)
         if not self.accelerator.is_main_process:
-            return
+            return []
         logs, values = self._logs, self._values.tolist()
         extra = {name: list(column) for name, column in logs["extra"].items() if len(column) == len(of_all)}
         rows = []
@@ -129,11 +144,12 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
             row |= {"messages": json.dumps(logs["prompt"][at])}
             row |= {"completion": text_of(logs["completion"][at]), "advantage": logs["advantages"][at]}
             row |= {f"advantage/{segment}": advantages[at].item() for segment, advantages in by_segment.items()}
-            row |= {f"reward/{name}": _scored(value) for name, value in zip(self.reward_func_names, values[at], strict=True)}
+            row |= {f"reward/{name}": scored(value) for name, value in zip(self.reward_func_names, values[at], strict=True)}
             row |= {f"extra/{name}": column[at] for name, column in extra.items()}
             rows.append(row)
-        self.recorder(self.state.global_step + 1, rows)
+        return rows
 
 
-def _scored(value: float) -> float | None:
+def scored(value: float) -> float | None:
+    """A reward as it is recorded: None where it is NaN, not scored."""
     return None if math.isnan(value) else value

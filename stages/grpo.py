@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omnistage.rl.encoding import Encoder
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
 from omnistage.stages import presentation, training
+from omnistage.stages.recipe.batching import batching
 from omnistage.stages.recipe.schema import GrpoStage, Recipe
 
 
@@ -32,31 +34,15 @@ def rewards_of(stage: GrpoStage) -> list[Any]:
     return rewards
 
 
-def batching(stage: GrpoStage, processes: int) -> tuple[int, int]:
-    """Completions per forward pass and passes per optimizer step, of one process.
-
-    Raises:
-        RecipeError: a process would not hold whole groups.
-    """
-    local = stage.completions_per_step // processes
-    if local % stage.num_generations:
-        raise RecipeError(
-            f"stages.{stage.name}: prompts_per_step is {stage.prompts_per_step} and launch.processes is {processes}; "
-            "each process must get whole groups"
-        )
-    per_pass = stage.per_device_batch or local
-    return per_pass, local // per_pass
-
-
 def config(stage: GrpoStage, recipe: Recipe, out: Path, rows: int, seed: int) -> GRPOConfig:
     """TRL's config for the stage."""
-    per_pass, passes = batching(stage, recipe.launch.processes)
+    batch = batching(recipe, stage)
     # TRL counts each pass over a batch of rollouts as a step; only every `iterations`th draws new prompts.
     steps = stage.steps or stage.iterations * training.steps_of(stage, rows, stage.prompts_per_step)
     settings = training.common_settings(stage, recipe.model, recipe.launch, out, steps=steps, seed=seed)
     ours = {
-        "per_device_train_batch_size": per_pass,
-        "gradient_accumulation_steps": passes,
+        "per_device_train_batch_size": batch.per_device,
+        "gradient_accumulation_steps": batch.passes,
         "num_generations": stage.num_generations,
         "max_completion_length": stage.max_completion_length,
         "temperature": stage.temperature,
@@ -69,6 +55,16 @@ def config(stage: GrpoStage, recipe: Recipe, out: Path, rows: int, seed: int) ->
         "reward_weights": [use.weight for use in stage.rewards],
     }
     return training.built(GRPOConfig, stage, ours | settings)
+
+
+def check_refills(stage: GrpoStage, pools: Sequence[Pool]) -> None:
+    """Raises `RecipeError` when `dynamic_sampling` could never draw a prompt that a step does not hold already."""
+    most = max(len(pool.rows) for pool in pools)
+    if stage.dynamic_sampling is not None and most <= stage.prompts_per_step:
+        raise RecipeError(
+            f"stages.{stage.name}: dynamic_sampling is given, prompts_per_step is {stage.prompts_per_step} and no source has more than "
+            f"{most} records of one modality; there would be no further prompt to draw"
+        )
 
 
 def reference_folder(stage: GrpoStage, start: training.Start) -> str | None:
@@ -93,6 +89,7 @@ def run(
         encoder=encoder,
         reference=reference_folder(stage, start),
         shared_prefix=stage.shared_prefix,
+        refill_rounds=stage.dynamic_sampling.rounds if stage.dynamic_sampling else 0,
         recorder=partial(rollouts.write, out / "rollouts") if stage.keep_rollouts else None,
         peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage.name)),

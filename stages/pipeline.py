@@ -27,7 +27,7 @@ from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft_trainer import check_demonstrations
 from omnistage.stages import files, grpo, presentation, rows, run_directory, sft, training
-from omnistage.stages.main_process import say
+from omnistage.stages.main_process import on_main, say
 from omnistage.stages.measure import evaluate, summary
 from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Synth, Training
 
@@ -42,6 +42,7 @@ class Run:
     folder: Path
     base: str = ""
     train_rows: dict[str, tuple[list[Record], list[Pool]]] = field(default_factory=dict)
+    kept: dict[str, list[rows.Kept]] = field(default_factory=dict)
     held_out: dict[str, list[Record]] = field(default_factory=dict)
     encoder: Encoder | None = None
 
@@ -139,9 +140,12 @@ def _read_rows(this: Run) -> None:
             this.held_out[stage.name] = rows.read_sources(stage.data)
             evaluate.check_controls(this.held_out[stage.name], stage)
         else:
-            this.train_rows[stage.name] = rows.pools(stage.data)
+            records, pools, this.kept[stage.name] = rows.counted_pools(stage.data)
+            this.train_rows[stage.name] = records, pools
             if isinstance(stage, SftStage):
-                check_demonstrations(this.train_rows[stage.name][0])
+                check_demonstrations(records)
+            else:
+                grpo.check_refills(stage, pools)
     if this.recipe.evaluation is not None:
         this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
         evaluate.check_controls(this.held_out[""], this.recipe.evaluation)
@@ -224,6 +228,7 @@ def _stage(this: Run, index: int) -> None:
             evaluate.measure(_load(this, start), encoder, records, out / "evaluation", stage, with_controls=True, seed=this.recipe.seed)
         return
     if not done:
+        on_main(lambda: files.write_json(out / run_directory.DATA, [block.counts() for block in this.kept[stage.name]]))
         began = time.monotonic()
         _train(this, stage, index, out, start)
         _add_seconds(out, "train_s", time.monotonic() - began)

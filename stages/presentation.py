@@ -15,8 +15,9 @@ from omnistage.rl.encoding import Encoder, MediaShape
 from omnistage.stages import files
 from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.loading import build
-from omnistage.stages.recipe.schema import Media, Recipe, Section
+from omnistage.stages.recipe.schema import Media, Recipe
 from omnistage.stages.recipe.schema import MediaCache as CacheSettings
+from omnistage.stages.recipe.section import Section
 
 NAME = "omnistage.json"
 

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omnistage.data import formats, media, prompts, quarantine
+from omnistage.data import formats, media, pass_rates, prompts, quarantine
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.formats.places import in_file, place_of
 from omnistage.data.quarantine import Listed
 from omnistage.data.records import Record
 from omnistage.rl.sampler import Pool
 from omnistage.stages.main_process import say
-from omnistage.stages.recipe.schema import Source
+from omnistage.stages.recipe.source import PassRate, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is drawn of one source: its records, and how many were left out by which of its files (`quarantine`, `pass_rate`)."""
+
+    source: Source
+    records: list[Record]
+    left_out: dict[str, int]
+
+    def counts(self) -> dict[str, Any]:
+        """As plain data, for the record of a run."""
+        rate = self.source.pass_rate
+        chosen = {"pass_rate": {"file": rate.file, "range": rate.bounds}} if rate else {}
+        return {"path": self.source.path, "records": len(self.records), "left_out": self.left_out} | chosen
 
 
 def read_source(source: Source) -> list[Record]:
-    """Rows of one source without those that are in its quarantine; how many these are is said.
+    """Rows of one source without those that are in its quarantine or outside its range of pass rates; how many these are is said.
 
     Raises:
-        InputError: the file or a row of it is wrong, it holds no row, or the quarantine is not of this file.
+        InputError: the file or a row of it is wrong, no row is left, or the quarantine or the pass rates are not of this file.
     """
+    return _kept(source).records
+
+
+def _kept(source: Source) -> Kept:
     listed = None if source.quarantine is None else quarantine.read(source.quarantine).of(source.path)
     records, left_out = _read(source, listed or Listed(frozenset(), frozenset()))
     if not records and left_out:
@@ -29,7 +50,24 @@ def read_source(source: Source) -> list[Record]:
         raise InputError(f"{source.path}: holds no record")
     if left_out:
         say(f"{source.path}: {left_out} of {len(records) + left_out} records are left out, as {source.quarantine} says")
-    return records
+    by_file = {"quarantine": left_out} if source.quarantine else {}
+    if source.pass_rate is None:
+        return Kept(source, records, by_file)
+    kept = _in_range(source.path, records, source.pass_rate)
+    return Kept(source, kept, by_file | {"pass_rate": len(records) - len(kept)})
+
+
+def _in_range(path: str, records: list[Record], wanted: PassRate) -> list[Record]:
+    """The records whose pass rate is wanted."""
+    shares = pass_rates.read(wanted.file).of(records)
+    kept = [record for record, share in zip(records, shares, strict=True) if wanted.keeps(share)]
+    if not kept:
+        told = f"wanted is {wanted.bounds}, and its {len(records)} records have {min(shares):g} to {max(shares):g}"
+        raise InputError(f"{path}: no record is left by its pass rate in {wanted.file!r}: {told}")
+    if len(kept) < len(records):
+        told = f"their pass rate in {wanted.file} is not {wanted.bounds}"
+        say(f"{path}: {len(records) - len(kept)} of {len(records)} records are left out: {told}")
+    return kept
 
 
 def _read(source: Source, listed: Listed) -> tuple[list[Record], int]:
@@ -87,17 +125,22 @@ def pools(sources: Sequence[Source]) -> tuple[list[Record], list[Pool]]:
     Raises:
         InputError: a file or a row is wrong, or two rows share an id.
     """
-    blocks = [(source.path, read_source(source)) for source in sources]
+    return counted_pools(sources)[:2]
+
+
+def counted_pools(sources: Sequence[Source]) -> tuple[list[Record], list[Pool], list[Kept]]:
+    """The same, and what was kept of each source."""
+    blocks = [_kept(source) for source in sources]
     records: list[Record] = []
     out: list[Pool] = []
-    for source, (_, block) in zip(sources, blocks, strict=True):
-        for modality in dict.fromkeys(record.modality for record in block):
-            indices = tuple(len(records) + index for index, record in enumerate(block) if record.modality is modality)
-            out.append(Pool(indices, source.weight * len(indices) / len(block)))
-        records += block
-    check_ids(blocks)
+    for block in blocks:
+        for modality in dict.fromkeys(record.modality for record in block.records):
+            indices = tuple(len(records) + index for index, record in enumerate(block.records) if record.modality is modality)
+            out.append(Pool(indices, block.source.weight * len(indices) / len(block.records)))
+        records += block.records
+    check_ids([(block.source.path, block.records) for block in blocks])
     check_text(records)
-    return records, out
+    return records, out, blocks
 
 
 def check_media(records: Sequence[Record]) -> None:

@@ -22,6 +22,8 @@ from omnistage.stages.recipe.schema import GrpoStage, Recipe
 VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
 AGAIN = "again.json"
 STARTED_FROM = "start.json"
+# What a stage drew of each source, and how many records were left out.
+DATA = "data.json"
 
 
 def claim(recipe: Recipe, folder: Path, source: str | Path | None) -> None:
@@ -53,10 +55,13 @@ def claim(recipe: Recipe, folder: Path, source: str | Path | None) -> None:
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:
-    """SHA-256 of the annotation files and of rewards in files of their own; what this run renders follows from its seed."""
+    """SHA-256 of the annotation files, of what leaves out some of their rows, and of rewards in files of their own; what this run renders
+    follows from its seed."""
     sources = [source for stage in recipe.stages for source in stage.data]
     sources += recipe.evaluation.data if recipe.evaluation else []
     names = [source.path for source in sources] if recipe.synth is None else []
+    names += [source.quarantine for source in sources if source.quarantine is not None]
+    names += [source.pass_rate.file for source in sources if source.pass_rate is not None]
     for stage in recipe.stages:
         if isinstance(stage, GrpoStage):
             names += [use.name.rpartition(":")[0] for use in stage.rewards if use.name.rpartition(":")[0].endswith(".py")]

@@ -20,7 +20,9 @@ LOGPS = (
 METHODS = {
     "_tokenize_prompts": "self prompts",
     "_generate_single_turn": "self prompt_ids images multimodal_fields num_generations has_tool_images=False",
+    "_generate": "self prompts",
     "_generate_and_score_completions": "self inputs",
+    "_log_completion_extra": "self column values",
     "_calculate_rewards": "self inputs prompts completions completion_ids_list",
     "_prepare_inputs": "self generation_batch",
     "_get_per_token_logps_and_entropies": LOGPS,
@@ -61,7 +63,7 @@ def test_function_of_its_utilities(name: str) -> None:
 def test_the_methods_are_called_where_the_overrides_expect_it() -> None:
     callers = {
         "_prepare_inputs": ["_generate_and_score_completions", "shuffle_sequence_dict", "split_tensor_dict"],
-        "_generate_and_score_completions": ["_calculate_rewards", "_get_per_token_logps_and_entropies"],
+        "_generate_and_score_completions": ["_generate", "_calculate_rewards", "_get_per_token_logps_and_entropies", "_pending_extra_logs"],
         "_generate": ["_tokenize_prompts", "_generate_single_turn"],
         "_compute_loss": ["_get_per_token_logps_and_entropies"],
     }

@@ -67,7 +67,7 @@ def answers(
     model.eval()
     with torch.random.fork_rng(), tqdm(total=len(records), desc=label, disable=None, leave=False) as bar:
         torch.manual_seed(seed)
-        for indices in _batches(records, drawing.batch_size):
+        for indices in batches(records, drawing.batch_size):
             encoded = [encoder(records[index]) for index in indices]
             out = rollout.generate(model, towers, encoded, num_generations=1, pad_id=tokenizer.pad_token_id, **settings)
             ended = rollout.until_end(out, end_ids)
@@ -77,7 +77,8 @@ def answers(
     return texts
 
 
-def _batches(records: Sequence[Record], size: int) -> Iterator[list[int]]:
+def batches(records: Sequence[Record], size: int) -> Iterator[list[int]]:
+    """Indices of records that are shown together: at most `size`, of one modality."""
     by_modality: dict[Modality, list[int]] = defaultdict(list)
     for index, record in enumerate(records):
         by_modality[record.modality].append(index)

@@ -47,10 +47,16 @@ def _seconds(folder: Path) -> dict[str, float]:
     return dict(files.read_json(path)) if path.exists() else {}
 
 
+def _data(folder: Path) -> list[dict[str, Any]]:
+    path = folder / run_directory.DATA
+    return list(files.read_json(path)) if path.exists() else []
+
+
 def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     """The summary of all stages that are done, in order; `gain` is against the stage's own start, paired by item.
 
-    `stale` marks a stage whose predecessor was trained again after it.
+    `stale` marks a stage whose predecessor was trained again after it, `data` says what it drew of each source and how many records of it
+    were left out.
     """
     start = run_dir / "00-start"
     before = _right(start)
@@ -77,6 +83,7 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
                 "stale": stale,
                 "seconds": clock.get("train_s", 0.0),
                 "evaluation_seconds": clock.get("evaluate_s", 0.0),
+                "data": _data(folder),
                 # What a stage gained over a model that it was not trained from says nothing.
                 "modalities": _modalities(folder, {} if stale else before),
             }
@@ -118,6 +125,13 @@ def table(result: dict[str, Any]) -> str:
         row(name, {m: f"{100 * entry['accuracy']:.1f}" for m, entry in by.items()})
     for name, scores in evaluations.items():
         row(name, {m: _cell(entry) for m, entry in scores["modalities"].items()})
+    for stage in stages:
+        for source in stage["data"]:
+            if left_out := sum(source["left_out"].values()):
+                why = ", ".join(f"{name} {count}" for name, count in source["left_out"].items() if count)
+                lines.append(
+                    f"{stage['name']}: {left_out} of {source['records'] + left_out} records of {source['path']} were left out ({why})"
+                )
     counts = ", ".join(f"{m} {measured[-1][m]['n']}" for m in measured[-1])
     total = sum(stage["seconds"] + stage["evaluation_seconds"] for stage in stages) + result["render_s"]
     lines.append(f"n: {counts}; rendering {result['render_s']:.0f} s, all together {total:.0f} s")

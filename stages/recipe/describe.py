@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Measurement, Recipe, RewardUse, SftStage, Source
+from omnistage.stages.recipe.batching import batching
+from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Measurement, Recipe, RewardUse, SftStage
+from omnistage.stages.recipe.source import Source
 
 TORCHRUN = "torch.distributed.run"
 WORKER = "omnistage.launch.worker"
@@ -60,6 +62,8 @@ def _sources(sources: Sequence[Source]) -> list[str]:
         modality = source.modality or "modality as the format says"
         limit = f", first {source.limit} records" if source.limit else ""
         lines.append(f"   data         {source.path} ({source.format}, {modality}), weight {source.weight:g} of {total:g}{limit}")
+        if source.pass_rate is not None:
+            lines.append(f"                only records with a pass rate of {source.pass_rate.bounds} in {source.pass_rate.file}")
     return lines
 
 
@@ -79,6 +83,11 @@ def _training(recipe: Recipe, stage: SftStage | GrpoStage) -> list[str]:
         lines.append(f"   rewards      {', '.join(map(_reward, stage.rewards))}")
         groups = f"{stage.prompts_per_step} prompts x {stage.num_generations} = {stage.completions_per_step} completions"
         lines.append(f"   step         {groups} of at most {stage.max_completion_length} tokens")
+        lines.append(f"   batch        per_device_batch: {batching(recipe, stage)}")
+        if stage.dynamic_sampling is not None:
+            lines.append(
+                f"   refills      prompts whose completions are all worth the same, in {stage.dynamic_sampling.rounds} rounds at most"
+            )
         lines.append(f"   KL           beta {stage.beta:g}, reference {stage.reference}")
     else:
         lines.append(f"   step         {stage.batch_size} demonstrations")

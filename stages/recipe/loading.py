@@ -27,12 +27,12 @@ from omnistage.stages.recipe.schema import (
     Recipe,
     RewardUse,
     SftStage,
-    Source,
     Stage,
     Synth,
     Tiny,
     Training,
 )
+from omnistage.stages.recipe.source import Source
 from omnistage.stages.recipe.yaml_file import apply_override, fill_run_dir, read_yaml
 
 __all__ = [

@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from omnistage.data import formats
 from omnistage.data.errors import unknown_name
 from omnistage.data.records import AnswerKind, Modality
 from omnistage.data.synth import HELD_OUT_SEED
@@ -33,32 +32,11 @@ from omnistage.stages.recipe.choices import (
     ScaleRewards,
     SharedPrefix,
 )
+from omnistage.stages.recipe.section import Count, CountOrZero, Number, Positive, Section, Share, Text
+from omnistage.stages.recipe.source import Source
 
 LANGUAGE_ATTENTION = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
 TOWERS_AND_LANGUAGE: frozenset[Part] = frozenset({"vision", "audio", "language"})
-
-Count = Annotated[int, Field(strict=True, ge=1)]
-CountOrZero = Annotated[int, Field(strict=True, ge=0)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, and closed to keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def keys_are_known(cls, given: Any) -> Any:
-        """Runs before pydantic's own check, whose message cannot name the nearest key."""
-        if isinstance(given, dict):
-            for key in given:
-                if key not in cls.model_fields:
-                    raise ValueError(unknown_name("key", str(key), cls.model_fields))
-        return given
 
 
 class Tiny(Section):
@@ -190,26 +168,6 @@ class Launch(Section):
         return self
 
 
-class Source(Section):
-    """One annotation file and what is drawn from it."""
-
-    format: Text = Field("humansense", description="name of the reader")
-    path: Text = Field(description="annotation file, relative to the working directory")
-    media_root: str | None = Field(None, description="folder that media paths are relative to; null: the annotation file's folder")
-    modality: Modality | None = Field(None, description="how every record of the file is perceived; null: as the format says")
-    weight: Positive = Field(1.0, description="share of the steps that draw from this source, against the stage's other sources")
-    limit: Count | None = Field(None, description="use only the first records of the file")
-    quarantine: Text | None = Field(None, description="file of `omnistage data check --quarantine`; its records are left out")
-
-    @field_validator("format")
-    @classmethod
-    def format_has_a_reader(cls, name: str) -> str:
-        """The user's own code is not run for this; the run loads it before the first stage."""
-        if ":" not in name and name not in formats.known():
-            raise ValueError(f"{unknown_name('format', name, formats.known())}; your own: package.module:function or path/file.py:function")
-        return name
-
-
 class Measurement(Section):
     """What is measured, and how answers are drawn."""
 
@@ -218,6 +176,14 @@ class Measurement(Section):
     max_new_tokens: Count = Field(1024, description="longest answer, in tokens; an answer that is cut off is wrong")
     controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
     sampled: bool = Field(False, strict=True, description="score one answer sampled at temperature 1 too")
+
+    @field_validator("data")
+    @classmethod
+    def held_out_is_not_chosen_by_a_model(cls, data: list[Source]) -> list[Source]:
+        for source in data:
+            if source.pass_rate is not None:
+                raise ValueError(f"{source.path} has a pass_rate; what a model is measured on must not be chosen by what a model answers")
+        return data
 
 
 class Evaluation(Measurement):
@@ -328,6 +294,12 @@ class SftStage(Training):
     batch_size: Count = Field(16, description="demonstrations per optimizer step, over all processes")
 
 
+class DynamicSampling(Section):
+    """Prompts whose completions are all worth the same are replaced by others before a step learns (arXiv 2503.14476, section 3.2)."""
+
+    rounds: Count = Field(description="most times that a step draws further prompts; what then has no spread stays")
+
+
 class GrpoStage(Training):
     """Group-relative policy optimization (arXiv 2402.03300) on one modality, with others mixed in by weight."""
 
@@ -341,7 +313,13 @@ class GrpoStage(Training):
     temperature: Positive = Field(1.0, description="sampling temperature")
     top_k: CountOrZero = Field(0, description="sample from the k likeliest tokens; 0: from all")
     max_completion_length: Count = Field(256, description="longest completion, in tokens")
-    per_device_batch: Count | None = Field(None, description="completions per forward pass of one process; null: chosen by the stage")
+    dynamic_sampling: DynamicSampling | None = Field(
+        None, description="replace prompts whose completions are all worth the same; null: keep them (they teach nothing)"
+    )
+    per_device_batch: Count | None = Field(
+        None, description="completions per forward pass of one process; null: whole groups, as many as tokens_per_forward holds"
+    )
+    tokens_per_forward: Count = Field(65536, description="most tokens of a forward pass where per_device_batch is null")
     aggregation: Aggregation = Field(
         "sum_then_normalize", description="several rewards: sum, then normalize in each group; or normalize each, then sum"
     )
@@ -352,6 +330,12 @@ class GrpoStage(Training):
         "auto", description="compute a group's prompt once (docs/performance.md); off: once for each completion"
     )
     iterations: Count = Field(1, description="optimizer passes over each batch of rollouts")
+
+    @field_validator("shared_prefix", mode="before")
+    @classmethod
+    def off_is_a_word(cls, given: Any) -> Any:
+        """YAML reads a bare `off` as false."""
+        return "off" if given is False else given
 
     @model_validator(mode="before")
     @classmethod
@@ -374,6 +358,16 @@ class GrpoStage(Training):
         if twice:
             raise ValueError(f"has two that are logged as {twice[0]!r}; give one of them a label")
         return rewards
+
+    @model_validator(mode="after")
+    def groups_stay_whole_or_are_cut_evenly(self) -> Self:
+        batch, group = self.per_device_batch, self.num_generations
+        if batch is not None and batch % group and group % batch:
+            raise ValueError(
+                f"per_device_batch is {batch} and num_generations is {group}; "
+                "one must be a multiple of the other (a forward pass takes whole groups, or an equal slice of one)"
+            )
+        return self
 
     @model_validator(mode="after")
     def checkpoints_fall_between_rollouts(self) -> Self:

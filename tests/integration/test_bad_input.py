@@ -127,6 +127,14 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "an accumulation of its own": (stage(trainer={"gradient_accumulation_steps": 2}), "prompts_per_step"),
     "a field that the recipe sets": (stage(trainer={"max_steps": 3}), "steps"),
+    "no further prompt to draw": (
+        stage(prompts_per_step=8, dynamic_sampling={"rounds": 1}),
+        "prompts_per_step is 8 and no source has more than 8 records",
+    ),
+    "no file of pass rates": (
+        stage(data=[{"path": "data/train_video.json", "modality": "video", "pass_rate": {"file": "rates.jsonl"}}]),
+        "rates.jsonl",
+    ),
     "no checkpoint": (lambda place, recipe: recipe["model"].update(path="./data"), "config.json"),
 }
 

@@ -132,6 +132,12 @@ def test_recipes_are_frozen(good: Path) -> None:
         ("stages.video.rewards.0.name=mine.py:seen", lambda r: r.stages[1].rewards[0].name == "mine.py:seen"),
         ("media.fps=4", lambda r: r.media.fps == 4.0),
         ("stages.video.learning_rate=2e-6", lambda r: r.stages[1].learning_rate == 2e-6),
+        ("stages.video.shared_prefix=off", lambda r: r.stages[1].shared_prefix == "off"),
+        ("stages.video.dynamic_sampling={rounds: 2}", lambda r: r.stages[1].dynamic_sampling.rounds == 2),
+        (
+            "stages.video.data.0.pass_rate={file: r.jsonl}",
+            lambda r: [r.stages[1].data[0].pass_rate.keeps(p) for p in (0, 0.5, 1)] == [0, 1, 0],
+        ),
         ("stages.1.num_generations=4", lambda r: r.stages[1].num_generations == 4),
         ("stages.video.data.1.weight=3", lambda r: [s.weight for s in r.stages[1].data] == [1.0, 3.0]),
         ("stages.video.rewards.accuracy.weight=-2.5", lambda r: r.stages[1].rewards[0].weight == -2.5),
@@ -273,9 +279,33 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
             "stages[1] (video): modality is 'audio_video' and its sources hold audio, video; at least one must hold 'audio_video'",
         ),
         (
-            ["stages.video.per_device_batch=3"],
-            "stages[1] (video): prompts_per_step x num_generations is 64 and per_device_batch x launch.processes is 3; "
+            ["stages.video.per_device_batch=24"],
+            "stages[1] (video): prompts_per_step x num_generations is 64 and per_device_batch x launch.processes is 24; "
             "the first must be a multiple of the second",
+        ),
+        (
+            ["stages.video.num_generations=6", "stages.video.per_device_batch=4"],
+            "stages[1] (video): per_device_batch is 4 and num_generations is 6; one must be a multiple of the other "
+            "(a forward pass takes whole groups, or an equal slice of one)",
+        ),
+        (
+            ["stages.video.per_device_batch=12"],
+            "stages[1] (video): per_device_batch is 12 and num_generations is 8; one must be a multiple of the other "
+            "(a forward pass takes whole groups, or an equal slice of one)",
+        ),
+        (["stages.video.dynamic_sampling={rounds: 0}"], "stages[1] (video).dynamic_sampling.rounds: is 0; must be at least 1"),
+        (["stages.video.dynamic_sampling={}"], "stages[1] (video).dynamic_sampling.rounds: is missing"),
+        (
+            ["stages.video.data.0.pass_rate={file: r.jsonl, at_least: 0.9, at_most: 0.1}"],
+            "stages[1] (video).data[0].pass_rate: at_least is 0.9 and at_most is 0.1; at_least must not be larger",
+        ),
+        (
+            ["stages.video.data.0.pass_rate={file: r.jsonl, at_least: 1.5}"],
+            "stages[1] (video).data[0].pass_rate.at_least: is 1.5; must be at most 1",
+        ),
+        (
+            ["evaluation={data: [{path: held.json, pass_rate: {file: r.jsonl}}]}"],
+            "evaluation.data: held.json has a pass_rate; what a model is measured on must not be chosen by what a model answers",
         ),
         (
             ["launch={engine: ddp, processes: 3}", "stages.start.batch_size=15"],
@@ -321,6 +351,8 @@ def test_rules_let_their_neighbours_through(good: Path) -> None:
     recipes.load(good, ["stages.video.modality=audio_video", "stages.video.data.0.modality=null"])
     recipes.load(good, ["media={min_pixels: 4, max_pixels: 4}"])
     recipes.load(good, ["launch={engine: ddp, processes: 2}", "stages.video.per_device_batch=32"])
+    recipes.load(good, ["stages.video.per_device_batch=4"])
+    recipes.load(good, ["stages.video.data.0.pass_rate={file: r.jsonl, at_least: 0.5, at_most: 0.5}"])
 
 
 @pytest.mark.parametrize(

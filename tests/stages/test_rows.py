@@ -14,7 +14,7 @@ from omnistage.data.checks import doctor
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.media import MediaLimits
 from omnistage.stages import rows
-from omnistage.stages.recipe.schema import Source
+from omnistage.stages.recipe.source import Source
 from world import World
 
 
