@@ -11,6 +11,7 @@ Six numbers are two of the three columns (or rows) of a matrix; published code l
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,23 @@ def six_to_matrices(numbers: ArrayLike, layout: str) -> Floats:
     second = _unit(second)
     stacked = np.stack([first, second, np.cross(first, second)], axis=-2)
     return stacked if layout == "rows" else np.swapaxes(stacked, -1, -2)
+
+
+def matrices_to_axis_angle(matrices: ArrayLike) -> Floats:
+    """Matrices [..., 3, 3] -> axis-angle [..., 3] in radians, at most pi long; `InputError` for another shape."""
+    from scipy.spatial.transform import Rotation
+
+    m = _floats(matrices, (3, 3))
+    vectors: Floats = Rotation.from_matrix(m.reshape(-1, 3, 3)).as_rotvec().reshape(m.shape[:-1])
+    return vectors
+
+
+def geodesic_deg(first: ArrayLike, second: ArrayLike) -> Floats:
+    """Rotations [..., 3, 3], twice -> the angle [...] in degrees of the one turn that takes the one to the other."""
+    # The distance of two rotations as matrices is 2 sqrt(2) times the sine of half the angle: exact for small angles, unlike the trace.
+    distances = np.linalg.norm(_floats(first, (3, 3)) - _floats(second, (3, 3)), axis=(-2, -1))
+    angles: Floats = np.degrees(2 * np.arcsin(np.minimum(1, distances / math.sqrt(8))))
+    return angles
 
 
 def without_yaw(matrices: ArrayLike) -> Floats:

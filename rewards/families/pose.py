@@ -17,7 +17,7 @@ from pydantic import PositiveFloat
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind
-from omnistage.data.rotations import Floats, axis_angle_to_matrices, six_to_matrices
+from omnistage.data.rotations import Floats, axis_angle_to_matrices, geodesic_deg, six_to_matrices
 from omnistage.rewards.base import reward
 from omnistage.rewards.extract import answer_of, read_numbers, text_of
 from omnistage.rewards.grade import kind_of, naming
@@ -85,10 +85,7 @@ def read_pose(answer: str, layout: Layout | None = None) -> Floats | None:
 
 def error_deg(answered_J33: Floats, right_J33: Floats) -> float:
     """The mean geodesic angle in degrees between rotations [J, 3, 3], to a thousandth of a degree."""
-    # The distance of two rotations as matrices is 2 sqrt(2) times the sine of half the angle: exact for small angles, unlike the trace.
-    distances_J = np.linalg.norm(answered_J33 - right_J33, axis=(-2, -1))
-    angles_J = 2 * np.arcsin(np.minimum(1, distances_J / math.sqrt(8)))
-    return round(float(np.degrees(angles_J).mean()), _DECIMALS_DEG)
+    return round(float(geodesic_deg(answered_J33, right_J33).mean()), _DECIMALS_DEG)
 
 
 def _right(values: Sequence[float]) -> Floats:

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from omnistage.data.errors import InputError
-from omnistage.data.rotations import LAYOUTS, Floats, axis_angle_to_matrices, matrices_to_six, six_to_matrices, without_yaw
+from omnistage.data.rotations import (
+    LAYOUTS,
+    Floats,
+    axis_angle_to_matrices,
+    geodesic_deg,
+    matrices_to_axis_angle,
+    matrices_to_six,
+    six_to_matrices,
+    without_yaw,
+)
 
 QUARTER_Z = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 SIX = {"columns": [0, 1, 0, -1, 0, 0], "interleaved": [0, -1, 1, 0, 0, 0], "rows": [0, -1, 0, 1, 0, 0]}
@@ -92,12 +101,28 @@ def test_float32_stays() -> None:
 def test_no_joints_are_no_matrices() -> None:
     assert axis_angle_to_matrices(np.zeros((0, 3))).shape == (0, 3, 3)
     assert six_to_matrices(np.zeros((0, 6)), "rows").shape == (0, 3, 3)
+    assert matrices_to_axis_angle(np.zeros((0, 3, 3))).shape == (0, 3)
 
 
 @given(numbers, st.floats(-1.5, 1.5), st.floats(-3, 3))
 def test_yaw_is_the_last_turn_about_z(z: float, y: float, x: float) -> None:
     rest = about(1, y) @ about(0, x)
     assert_allclose(without_yaw(about(2, z) @ rest), rest, atol=1e-9)
+
+
+@given(vectors)
+def test_matrices_go_back_to_axis_angle(vector: tuple[float, float, float]) -> None:
+    matrix = axis_angle_to_matrices(vector)
+    back = matrices_to_axis_angle(matrix)
+    assert np.linalg.norm(back) <= math.pi + 1e-9
+    assert_allclose(axis_angle_to_matrices(back), matrix, atol=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-6, 30.0, 90.0, 179.0, 180.0])
+def test_the_geodesic_angle_is_that_of_the_turn_between(degrees: float) -> None:
+    start = about(0, 0.3) @ about(1, -2.0)
+    assert geodesic_deg(start @ about(2, math.radians(degrees)), start) == pytest.approx(degrees, rel=1e-6, abs=1e-9)
+    assert geodesic_deg([[start] * 2] * 3, start).shape == (3, 2)
 
 
 @pytest.mark.parametrize("six", [[0] * 6, [1, 0, 0, 2, 0, 0], [1, 0, 0, 0, 0, 0], [1, 0, 0, math.nan, 1, 0], [math.inf, 0, 0, 0, 1, 0]])
