@@ -21,7 +21,7 @@ from omnistage.data.records import Record
 
 Segment = Literal["think", "answer"]
 Aspect = Literal["answer", "form", "thinking", "evidence"]
-Need = Literal["shuffled"]
+Need = Literal["shuffled", "heads"]
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
 ASPECTS: tuple[Aspect, ...] = get_args(Aspect)
 NEEDS: tuple[Need, ...] = get_args(Need)
@@ -51,6 +51,7 @@ TRL_COLUMNS: Mapping[str, str] = {
 }
 NEEDED_COLUMNS: Mapping[Need, str] = {
     "shuffled": "texts of completions of the same prompt whose frames were shuffled, a list for each completion",
+    "heads": "what each head of the policy reads off the completion: {name: [value, ...]}, a value as `omnistage predict` gives it",
 }
 COLUMNS: frozenset[str] = frozenset({*ROW_COLUMNS, *TRL_COLUMNS, *NEEDED_COLUMNS})
 

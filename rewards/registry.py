@@ -21,7 +21,7 @@ from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.user_code import function_of_file, function_of_module
 from omnistage.rewards.base import COLUMNS, Segment, about, marked
 from omnistage.rewards.calls import Call, OnError, checked
-from omnistage.rewards.families import accuracy, format, length, overlap, pose, reasoning, repetition, scalar, temporal
+from omnistage.rewards.families import accuracy, format, head, length, overlap, pose, reasoning, repetition, scalar, temporal
 from omnistage.rewards.judges import judge
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
@@ -39,6 +39,7 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "scalar": scalar.scalar,
     "pose": pose.pose,
     "temporal": temporal.temporal,
+    "head": head.head,
 }
 ENTRY_POINTS = "omnistage.rewards"
 

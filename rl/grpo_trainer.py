@@ -38,10 +38,13 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
 from omnistage.data import prompts
+from omnistage.data.errors import InputError
 from omnistage.data.records import Record
 from omnistage.rewards import base
 from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
+from omnistage.rl.heads import carried
+from omnistage.rl.heads.predict import Reader
 from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of
 from omnistage.rl.refill import Refilling
 from omnistage.rl.resume import ResumesWhole
@@ -117,6 +120,8 @@ class OmniGRPOTrainer(ResumesWhole, Refilling):
         finally:
             config._name_or_path = origin
         self._check_batching()
+        if self.needs_heads and not carried.heads_of(thinker_of(self.model)):
+            raise InputError("reward 'head': the policy carries no head; a stage of kind 'head' before this one makes one")
         self._share(shared_prefix)
         self._towers: dict[int, Towers] = {}
         if self.ref_model is not None:
@@ -257,6 +262,21 @@ class OmniGRPOTrainer(ResumesWhole, Refilling):
         texts = [self._decoded(ids) for ids in self._sample([self.encoder(record) for record in shuffled], count)]
         groups = [texts[at * count : (at + 1) * count] for at in range(len(heads))]
         return [groups[at // self.num_generations] for at in range(len(inputs))]
+
+    def head_values(self, completion_ids: Sequence[Sequence[int]]) -> list[dict[str, list[dict[str, Any]]]]:
+        """What each head of the policy reads off the completions (token ids) of this process's rows."""
+        found: list[dict[str, list[dict[str, Any]]]] = [{} for _ in completion_ids]
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
+        ) as model:
+            thinker, size = thinker_of(model), self.args.per_device_train_batch_size
+            for name, head in carried.heads_of(thinker).items():
+                reader = Reader(thinker, self.encoder, head, towers=self.towers(model))
+                for start in range(0, len(completion_ids), size):
+                    values = reader.values(self._rows[start : start + size], completion_ids[start : start + size])
+                    for at, read in enumerate(values, start=start):
+                        found[at][name] = read
+        return found
 
     # Scoring: the same media and positions for old, reference and policy passes.
 

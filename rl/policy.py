@@ -19,6 +19,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniTh
 from transformers.utils.logging import disable_progress_bar
 
 from omnistage.data.errors import InputError
+from omnistage.rl.heads import carried
 
 Part = Literal["vision", "audio", "language"]
 PARTS: dict[Part, tuple[str, ...]] = {
@@ -84,7 +85,7 @@ def check_folder(path: str) -> None:
 
 
 def load(path: str, *, dtype: str = "auto", attention: str = "auto") -> Qwen2_5OmniThinkerForConditionalGeneration:
-    """Load a thinker from its own folder or from a whole Qwen2.5-Omni checkpoint (talker and vocoder are left out).
+    """Load a thinker, with the heads it carries, from its own folder or from a whole Qwen2.5-Omni checkpoint (talker and vocoder left out).
 
     `dtype` auto is bfloat16 on a GPU and float32 elsewhere; `attention` auto is FlashAttention 2 where it is installed, a GPU is there and
     the type is a half one, else PyTorch's own.
@@ -141,6 +142,7 @@ def _load(path: str, dtype: torch.dtype, attention: str) -> Qwen2_5OmniThinkerFo
         path, dtype=dtype, attn_implementation=attention, use_safetensors=True
     )
     accept_encoded_audio(model)
+    carried.attach(model, path)
     if is_sharded(model):
         # Under ZeRO-3 transformers keeps every conversion that it tried, used or not, and a saved folder would get names of none. Without
         # them it saves as it does a model that was built here.

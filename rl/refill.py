@@ -27,7 +27,7 @@ from omnistage.rewards import base, rollouts
 from omnistage.rewards.extract import text_of
 from omnistage.rl import credit
 from omnistage.rl.encoding import Encoded
-from omnistage.rl.rewarded import Rewarded, scored
+from omnistage.rl.rewarded import Rewarded, heads_text, scored
 from omnistage.rl.sampler import Pool
 
 # Sets these random numbers apart from the sampler's. Not 0: numpy takes [seed, n] and [seed, n, 0] for the same seed.
@@ -210,6 +210,7 @@ class Refilling(Rewarded):
         rows = []
         for at, row in enumerate(group.rows):
             found = {"record_id": row["record_id"], "completion_ids": list(group.ids[at]), "shuffled": row.get("shuffled")}
+            found |= {"heads": heads_text(row)} if self.needs_heads else {}
             found |= self.recorded(row["record_id"]) | {"messages": json.dumps(row["prompt"])}
             found |= {"completion": text_of(group.completions[at]), "advantage": None}
             values = group.values[at].tolist()

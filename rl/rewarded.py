@@ -32,6 +32,7 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
     def __init__(self, model: Any, reward_funcs: Sequence[Any], **kwargs: Any) -> None:
         abouts = [base.about(function) for function in reward_funcs]
         self.needs_shuffled = any("shuffled" in about.needs for about in abouts)
+        self.needs_heads = any("heads" in about.needs for about in abouts)
         self._segments = {s: [at for at, about in enumerate(abouts) if about.segment == s] for s in base.SEGMENTS}
         # Rewards [N, F] of the last rollouts of all processes as they were given, and token ids of this process's completions.
         self._values = torch.empty(0, len(reward_funcs))
@@ -42,6 +43,10 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
 
     def recorded(self, record_id: str) -> dict[str, Any]:
         """What a recorded completion says of its record."""
+        raise NotImplementedError
+
+    def head_values(self, completion_ids: Sequence[Sequence[int]]) -> list[dict[str, list[dict[str, Any]]]]:
+        """What each head of the policy reads off the completions (token ids) of this process's rows."""
         raise NotImplementedError
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -71,6 +76,10 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
 
     def _scores(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         """Rewards [N, F] of all processes' completions as they were given (NaN: not scored)."""
+        if self.needs_heads:
+            # Into the rows, which are recorded later.
+            for row, read in zip(inputs, self.head_values(completion_ids_list), strict=True):
+                row["heads"] = read
         values: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return values
 
@@ -133,6 +142,8 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
             {"record_id": row["record_id"], "completion_ids": list(ids), "shuffled": row.get("shuffled")}
             for row, ids in zip(inputs, self._drawn, strict=True)
         ]
+        if self.needs_heads:
+            own = [drawn | {"heads": heads_text(row)} for drawn, row in zip(own, inputs, strict=True)]
         of_all = gather_object(own)
         if not self.accelerator.is_main_process:
             return []
@@ -153,3 +164,8 @@ class Rewarded(GRPOTrainer):  # type: ignore[misc]
 def scored(value: float) -> float | None:
     """A reward as it is recorded: None where it is NaN, not scored."""
     return None if math.isnan(value) else value
+
+
+def heads_text(row: Mapping[str, Any]) -> str:
+    """What heads read off a row's completion, as text: a table's column holds no mixture of poses and numbers."""
+    return json.dumps(row["heads"])

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from omnistage.data.errors import RecordError
 from omnistage.data.records import Record
-from omnistage.rl.encoding import Encoder, Towers, check_not_blind
+from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind
 from omnistage.rl.policy import thinker_of
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
@@ -25,6 +26,21 @@ def check_demonstrations(records: Sequence[Record]) -> None:
     for record in records:
         if not record.response:
             raise RecordError(f"{record.source or record.id}: has no 'response'; a supervised stage learns from demonstrations")
+
+
+def right_padded(rows: Sequence[Encoded], responses: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts with responses behind them, padded on the right: ids [B, T], mask [B, T], positions [3, B, T] (0 under padding)."""
+    width = max(len(row.ids) + len(response) for row, response in zip(rows, responses, strict=True))
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    positions = torch.zeros(3, len(rows), width, dtype=torch.long)
+    for index, (row, response) in enumerate(zip(rows, responses, strict=True)):
+        start, end = len(row.ids), len(row.ids) + len(response)
+        ids[index, :end] = torch.tensor([*row.ids, *response])
+        mask[index, :end] = 1
+        positions[:, index, :start] = row.positions
+        positions[:, index, start:end] = torch.arange(start, end) + row.delta
+    return ids, mask, positions
 
 
 class Collator:
@@ -45,18 +61,10 @@ class Collator:
         records = [self.records[feature["record_id"]] for feature in features]
         rows = [self.encoder(record) for record in records]
         responses = [self.response_ids(record) for record in records]
-        width = max(len(row.ids) + len(response) for row, response in zip(rows, responses, strict=True))
-        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        labels = torch.full((len(rows), width), -100)
-        positions = torch.zeros(3, len(rows), width, dtype=torch.long)
-        for index, (row, response) in enumerate(zip(rows, responses, strict=True)):
-            start, end = len(row.ids), len(row.ids) + len(response)
-            ids[index, :end] = torch.tensor(row.ids + response)
-            mask[index, :end] = 1
-            labels[index, start:end] = torch.tensor(response)
-            positions[:, index, :start] = row.positions
-            positions[:, index, start:end] = torch.arange(start, end) + row.delta
+        ids, mask, positions = right_padded(rows, responses, self.tokenizer.pad_token_id)
+        labels = ids.masked_fill(mask == 0, -100)
+        for index, row in enumerate(rows):
+            labels[index, : len(row.ids)] = -100
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": positions, "encoded": rows}
 
 
@@ -75,21 +83,29 @@ class OmniSFTTrainer(ResumesWhole, SFTTrainer):  # type: ignore[misc]
     ) -> None:
         from datasets import Dataset
 
-        check_demonstrations(records)
+        self.check(records)
         self.pools = list(pools)
         args.remove_unused_columns = False
         args.max_length = None
         args.dataset_kwargs = {"skip_prepare_dataset": True}
-        rows = Dataset.from_list([{"prompt": r.question, "completion": r.response, "record_id": r.id} for r in records])
+        rows = Dataset.from_list([{"prompt": r.question, "completion": r.response or "", "record_id": r.id} for r in records])
         super().__init__(
             model,
             args=args,
             train_dataset=rows,
-            data_collator=Collator(encoder, {record.id: record for record in records}),
+            data_collator=self.collator(encoder, {record.id: record for record in records}),
             processing_class=encoder.processor,
             **kwargs,
         )
         self._omni_towers: Towers | None = None
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raises `RecordError` for a record that this trainer cannot learn from."""
+        check_demonstrations(records)
+
+    def collator(self, encoder: Encoder, records: Mapping[str, Record]) -> Collator:
+        """What makes a batch of rows."""
+        return Collator(encoder, records)
 
     def _get_train_sampler(self, dataset: Any = None) -> StepSampler:
         per_step = self.args.per_device_train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps

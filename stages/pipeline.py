@@ -26,10 +26,10 @@ from omnistage.rl import policy, tiny
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft_trainer import check_demonstrations
-from omnistage.stages import files, grpo, presentation, rows, run_directory, sft, training
+from omnistage.stages import files, grpo, head, presentation, rows, run_directory, sft, training
 from omnistage.stages.main_process import on_main, say
-from omnistage.stages.measure import evaluate, summary
-from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Recipe, SftStage, Synth, Training
+from omnistage.stages.measure import evaluate, head_values, summary
+from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, HeadStage, Recipe, SftStage, Synth, Training
 
 START = "00-start"
 
@@ -109,6 +109,8 @@ def _check_settings(recipe: Recipe) -> None:
         out, rows_known_later = recipe.stage_dir(stage.name), 1
         if isinstance(stage, SftStage):
             sft.config(stage, recipe, out, rows_known_later, recipe.seed)
+        elif isinstance(stage, HeadStage):
+            head.config(stage, recipe, out, rows_known_later, recipe.seed)
         elif isinstance(stage, GrpoStage):
             grpo.config(stage, recipe, out, rows_known_later, recipe.seed)
             grpo.rewards_of(stage)
@@ -144,8 +146,13 @@ def _read_rows(this: Run) -> None:
             this.train_rows[stage.name] = records, pools
             if isinstance(stage, SftStage):
                 check_demonstrations(records)
-            else:
+            elif isinstance(stage, GrpoStage):
                 grpo.check_refills(stage, pools)
+            else:
+                head.check(stage, records)
+                if stage.evaluation is not None:
+                    this.held_out[stage.name] = rows.read_sources(stage.evaluation.data)
+                    head_values.check(this.held_out[stage.name], stage)
     if this.recipe.evaluation is not None:
         this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
         evaluate.check_controls(this.held_out[""], this.recipe.evaluation)
@@ -232,17 +239,21 @@ def _stage(this: Run, index: int) -> None:
         began = time.monotonic()
         _train(this, stage, index, out, start)
         _add_seconds(out, "train_s", time.monotonic() - began)
-    if this.recipe.evaluation is not None:
-        last = all(not isinstance(later, Training) for later in this.recipe.stages[index + 1 :])
+    if isinstance(stage, HeadStage) and stage.evaluation is not None:
+        _measure_head(this, stage, out)
+    if this.recipe.evaluation is not None and stage.evaluate:
+        last = not any(isinstance(later, Training) and later.evaluate for later in this.recipe.stages[index + 1 :])
         _measure(this, out, str(out / "model"), with_controls=last)
 
 
-def _train(this: Run, stage: SftStage | GrpoStage, index: int, out: Path, start: str) -> None:
+def _train(this: Run, stage: SftStage | GrpoStage | HeadStage, index: int, out: Path, start: str) -> None:
     begin = training.Start(start, this.base, seed=_stage_seed(this.recipe.seed, stage.name))
     set_seed(begin.seed)
     encoder = this.encoder_for(start)
     if isinstance(stage, SftStage):
         sft.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
+    elif isinstance(stage, HeadStage):
+        head.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
     else:
         grpo.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
     # A trainer and its callbacks hold each other: without this the stage's weights would lie beside the next ones.
@@ -275,6 +286,9 @@ def _note_other_presentation(recipe: Recipe) -> None:
 
 
 def _previous_model(this: Run, index: int) -> str:
+    stage = this.recipe.stages[index]
+    if isinstance(stage, Training) and stage.start is not None:
+        return str(this.recipe.stage_dir(stage.start) / "model")
     for earlier in reversed(this.recipe.stages[:index]):
         if isinstance(earlier, Training):
             return str(this.recipe.stage_dir(earlier.name) / "model")
@@ -300,6 +314,18 @@ def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) ->
         evaluation,
         with_controls=with_controls,
         seed=this.recipe.seed,
+    )
+    _add_seconds(out, "evaluate_s", time.monotonic() - began)
+
+
+def _measure_head(this: Run, stage: HeadStage, out: Path) -> None:
+    if stage.evaluation is None or (out / head_values.FOLDER / "scores.json").exists():
+        return
+    began = time.monotonic()
+    folder = str(out / "model")
+    trained_on, _ = this.train_rows[stage.name]
+    head_values.measure(
+        _load(this, folder), this.encoder_for(folder), this.held_out[stage.name], trained_on, out, stage, seed=this.recipe.seed
     )
     _add_seconds(out, "evaluate_s", time.monotonic() - began)
 

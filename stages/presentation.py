@@ -10,6 +10,7 @@ from transformers import Qwen2_5OmniThinkerConfig
 from omnistage.data import media
 from omnistage.data.media import MediaLimits
 from omnistage.data.media_cache import MediaCache
+from omnistage.data.section import Section
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder, MediaShape
 from omnistage.stages import files
@@ -17,7 +18,6 @@ from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.loading import build
 from omnistage.stages.recipe.schema import Media, Recipe
 from omnistage.stages.recipe.schema import MediaCache as CacheSettings
-from omnistage.stages.recipe.section import Section
 
 NAME = "omnistage.json"
 

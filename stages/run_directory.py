@@ -17,7 +17,7 @@ from omnistage.data.errors import InputError
 from omnistage.stages import files
 from omnistage.stages.main_process import on_main
 from omnistage.stages.recipe.loading import dump
-from omnistage.stages.recipe.schema import GrpoStage, Recipe
+from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe
 
 VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
 AGAIN = "again.json"
@@ -58,6 +58,7 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of the annotation files, of what leaves out some of their rows, and of rewards in files of their own; what this run renders
     follows from its seed."""
     sources = [source for stage in recipe.stages for source in stage.data]
+    sources += [source for stage in recipe.stages if isinstance(stage, HeadStage) and stage.evaluation for source in stage.evaluation.data]
     sources += recipe.evaluation.data if recipe.evaluation else []
     names = [source.path for source in sources] if recipe.synth is None else []
     names += [source.quarantine for source in sources if source.quarantine is not None]
@@ -65,7 +66,9 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     for stage in recipe.stages:
         if isinstance(stage, GrpoStage):
             names += [use.name.rpartition(":")[0] for use in stage.rewards if use.name.rpartition(":")[0].endswith(".py")]
-    return {name: files.digest(Path(name)) for name in dict.fromkeys(names)}
+    paths = [Path(name) for name in dict.fromkeys(names)]
+    listed = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    return {str(file): files.digest(file) for file in listed}
 
 
 def _installed(name: str) -> bool:

@@ -12,10 +12,10 @@ from omnistage.rl.encoding import Encoder
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft_trainer import OmniSFTTrainer
 from omnistage.stages import presentation, training
-from omnistage.stages.recipe.schema import Recipe, SftStage
+from omnistage.stages.recipe.schema import HeadStage, Recipe, SftStage
 
 
-def config(stage: SftStage, recipe: Recipe, out: Path, rows: int, seed: int) -> SFTConfig:
+def config(stage: SftStage | HeadStage, recipe: Recipe, out: Path, rows: int, seed: int) -> SFTConfig:
     """TRL's config for the stage; `batch_size` counts the demonstrations of one optimizer step over all processes.
 
     Raises:

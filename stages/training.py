@@ -31,10 +31,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from omnistage.data.errors import RecipeError, unknown_name
 from omnistage.rl import policy
+from omnistage.rl.heads import carried
 from omnistage.stages import files, presentation
 from omnistage.stages.main_process import say
 from omnistage.stages.presentation import Presentation
-from omnistage.stages.recipe.schema import GrpoStage, Launch, Model, Recipe, SftStage, Training
+from omnistage.stages.recipe.model import Model
+from omnistage.stages.recipe.schema import GrpoStage, Launch, Recipe, Training
 
 ConfigT = TypeVar("ConfigT", bound=TrainingArguments)
 
@@ -152,7 +154,7 @@ def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
     }
 
 
-def load(stage: SftStage | GrpoStage, recipe: Recipe, start: Start) -> PreTrainedModel:
+def load(stage: Training, recipe: Recipe, start: Start) -> PreTrainedModel:
     """The policy at the stage's start, with the parts frozen that the stage freezes."""
     keeps_copies = recipe.launch.engine in ("zero2", "zero3")
     return policy.load_for_training(
@@ -164,7 +166,7 @@ def load(stage: SftStage | GrpoStage, recipe: Recipe, start: Start) -> PreTraine
     )
 
 
-def adapter(stage: SftStage | GrpoStage, recipe: Recipe) -> LoraConfig | None:
+def adapter(stage: Training, recipe: Recipe) -> LoraConfig | None:
     """The stage's adapter as peft takes it; frozen parts get none, whatever the targets match."""
     lora = recipe.lora_of(stage)
     if lora is None:
@@ -287,7 +289,9 @@ def write_folder(
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Save a thinker, its processor and how it was shown its clips to `folder`, the manifest last."""
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    # transformers takes what it leaves out from the dictionary that it is given.
+    model.save_pretrained(folder, state_dict=None if state is None else dict(state), safe_serialization=True)
+    carried.write(model, folder, state)
     processor.save_pretrained(folder)
     presentation.save(shown, folder)
     files.seal(folder)

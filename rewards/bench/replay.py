@@ -168,6 +168,8 @@ def _called(reward: Reward, rows: Sequence[Mapping[str, Any]]) -> list[Value]:
         if need not in rows[0]:
             raise InputError(f"reward {reward.name!r} needs the column {need!r} ({NEEDED_COLUMNS[need]}), which this run did not record")
     columns = {name: [row[name] for row in rows] for name in (*ROW_COLUMNS, "completion_ids", *about(reward).needs)}
+    if "heads" in columns:
+        columns["heads"] = [json.loads(text) for text in columns["heads"]]
     messages = [json.loads(row["messages"]) for row in rows]
     return values_of(reward, [row["completion"] for row in rows], messages, columns, step=rows[0]["step"] - 1)
 

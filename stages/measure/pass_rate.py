@@ -123,7 +123,7 @@ def _rates(towers: Towers, encoder: Encoder, path: str, batch: Sequence[Record],
             pad_id=tokenizer.pad_token_id,
             generation_config=settings,
         )
-    texts = tokenizer.batch_decode(rollout.until_end(drawn, end_ids), skip_special_tokens=True)
+    texts = tokenizer.batch_decode(rollout.until_end(drawn.ids, end_ids), skip_special_tokens=True)
     return [
         Rate(record.id, path, record.source, digest, _passed(record, texts[at * sampling.samples :][: sampling.samples]), sampling.samples)
         for at, (record, digest) in enumerate(zip(batch, digests, strict=True))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from omnistage.stages import files, run_directory
+from omnistage.stages.measure import head_values
 from omnistage.stages.measure.statistics import paired_difference
-from omnistage.stages.recipe.schema import EvaluateStage, Recipe
+from omnistage.stages.recipe.schema import EvaluateStage, Recipe, Training
 
 Scores = dict[str, float]
 
@@ -65,14 +66,22 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     if (start / "evaluation" / "scores.json").exists():
         result["start"] = {"seconds": clock.get("evaluate_s", 0.0), "modalities": _modalities(start, {})}
     previous: str | None = None
+    # What each stage answered, so that a stage is compared with the one that it started from.
+    rights: dict[str, dict[str, Scores]] = {}
     for stage in recipe.stages:
         folder = recipe.stage_dir(stage.name)
+        if (folder / head_values.FOLDER / "scores.json").exists():
+            clock = _seconds(folder)
+            spent = {"seconds": clock.get("train_s", 0.0), "evaluation_seconds": clock.get("evaluate_s", 0.0)}
+            result.setdefault("heads", {})[stage.name] = files.read_json(folder / head_values.FOLDER / "scores.json") | spent
         if not (folder / "evaluation" / "scores.json").exists():
             continue
         if isinstance(stage, EvaluateStage):
             result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json")
             continue
         clock = _seconds(folder)
+        if isinstance(stage, Training) and stage.start is not None:
+            previous, before = str(recipe.stage_dir(stage.start) / "model"), rights.get(stage.start, {})
         stale = previous is not None and run_directory.is_stale(folder, previous)
         previous = str(folder / "model")
         result["stages"].append(
@@ -88,7 +97,7 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
                 "modalities": _modalities(folder, {} if stale else before),
             }
         )
-        before = _right(folder)
+        before = rights[stage.name] = _right(folder)
         controls = files.read_json(folder / "evaluation" / "scores.json").get("controls")
         if controls:
             result["controls"] = {
@@ -103,7 +112,10 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The summary for a terminal: accuracy of each modality after each stage (the forgetting matrix), its change, controls, and time."""
     stages, evaluations = result["stages"], result.get("evaluations", {})
+    heads = result.get("heads", {})
     if not stages and not evaluations:
+        if heads:
+            return "\n".join(heads_table(heads))
         return "nothing was measured: the recipe has no evaluation, or no stage of it is done"
     measured = [stage["modalities"] for stage in stages] + [scores["modalities"] for scores in evaluations.values()]
     modalities = list(dict.fromkeys(modality for found in measured for modality in found))
@@ -133,9 +145,40 @@ def table(result: dict[str, Any]) -> str:
                     f"{stage['name']}: {left_out} of {source['records'] + left_out} records of {source['path']} were left out ({why})"
                 )
     counts = ", ".join(f"{m} {measured[-1][m]['n']}" for m in measured[-1])
-    total = sum(stage["seconds"] + stage["evaluation_seconds"] for stage in stages) + result["render_s"]
+    timed = [*stages, *(found for name, found in heads.items() if name not in {stage["name"] for stage in stages})]
+    total = sum(spent["seconds"] + spent["evaluation_seconds"] for spent in timed) + result["render_s"]
     lines.append(f"n: {counts}; rendering {result['render_s']:.0f} s, all together {total:.0f} s")
-    return "\n".join(lines)
+    return "\n".join([*lines, *heads_table(heads)])
+
+
+def heads_table(heads: Mapping[str, Any]) -> list[str]:
+    """The figures of heads (`head/scores.json`, by stage), a line for each number or error, with the controls behind it."""
+    lines = []
+    for stage, found in heads.items():
+        lines += ["", f"head {found['head']} after {stage} (held out; [95 % interval]; the same with media that cannot tell)"]
+        for task, entry in found["tasks"].items():
+            missing = f", {entry['missing']} answered without it" if entry["missing"] else ""
+            lines.append(f"  {task} (n {entry['n']}{missing})")
+            for name, figure in _figures(entry):
+                controls = [
+                    f"{control} {dict(_figures(by[task]))[name]['value']:.2f}" for control, by in found["controls"].items() if task in by
+                ]
+                if "mean_pose" in figure:
+                    controls.append(f"mean pose {figure['mean_pose']:.1f}")
+                place = f"{figure['value']:>8.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+                lines.append(f"    {name:<24}{place:<28}{'; '.join(controls)}".rstrip())
+    return lines
+
+
+def _figures(entry: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
+    """The figures of a task under one name each: those of a pose, or those of each number."""
+    out: list[tuple[str, Mapping[str, float]]] = []
+    for name, found in entry.items():
+        if isinstance(found, Mapping) and "value" in found:
+            out.append((name, found))
+        elif isinstance(found, Mapping):
+            out += [(f"{name} {metric}", figure) for metric, figure in found.items()]
+    return out
 
 
 def _cell(entry: Mapping[str, Any], *, own: bool = False) -> str:

@@ -7,8 +7,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.recipe.batching import batching
-from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, Measurement, Recipe, RewardUse, SftStage
+from omnistage.stages.recipe.schema import (
+    EvaluateStage,
+    GrpoStage,
+    HeadMeasurement,
+    HeadStage,
+    Measurement,
+    Recipe,
+    RewardUse,
+    SftStage,
+    Training,
+)
 from omnistage.stages.recipe.source import Source
 
 TORCHRUN = "torch.distributed.run"
@@ -30,12 +41,16 @@ def describe(recipe: Recipe) -> str:
     for number, stage in enumerate(recipe.stages, start=1):
         folder = recipe.stage_dir(stage.name)
         modality = f", {stage.modality}" if isinstance(stage, GrpoStage) else ""
+        if isinstance(stage, Training) and stage.start is not None:
+            start = str(recipe.stage_dir(stage.start) / "model")
         lines += ["", f"{number:02d} {stage.name}  [{stage.kind}{modality}]", f"   starts from  {start}"]
         if isinstance(stage, EvaluateStage):
             lines += [f"   writes       {folder}", *_measurement(stage)]
             continue
         start = str(folder / "model")
         lines += [f"   writes       {start}", *_sources(stage.data), *_training(recipe, stage)]
+        if isinstance(stage, HeadStage) and stage.evaluation is not None:
+            lines += _measurement(stage.evaluation)
     return "\n".join(lines)
 
 
@@ -67,14 +82,14 @@ def _sources(sources: Sequence[Source]) -> list[str]:
     return lines
 
 
-def _measurement(measurement: Measurement) -> list[str]:
+def _measurement(measurement: Measurement | HeadMeasurement) -> list[str]:
     lines = [f"   held out     {source.path}" for source in measurement.data]
     if measurement.controls:
         lines.append(f"   controls     {', '.join(measurement.controls)}")
     return lines
 
 
-def _training(recipe: Recipe, stage: SftStage | GrpoStage) -> list[str]:
+def _training(recipe: Recipe, stage: SftStage | GrpoStage | HeadStage) -> list[str]:
     length = f"steps {stage.steps}" if stage.steps is not None else f"epochs {stage.epochs:g}"
     frozen, lora = recipe.freeze_of(stage), recipe.lora_of(stage)
     trained = f"LoRA of rank {lora.rank}" if lora else "all weights"
@@ -89,10 +104,18 @@ def _training(recipe: Recipe, stage: SftStage | GrpoStage) -> list[str]:
                 f"   refills      prompts whose completions are all worth the same, in {stage.dynamic_sampling.rounds} rounds at most"
             )
         lines.append(f"   KL           beta {stage.beta:g}, reference {stage.reference}")
+    elif isinstance(stage, HeadStage):
+        lines += [f"   head         {_head(stage.head)}", f"   step         {stage.batch_size} records"]
     else:
         lines.append(f"   step         {stage.batch_size} demonstrations")
     frozen_text = f"; frozen: {', '.join(frozen)}" if frozen else ""
     return [*lines, f"   length       {length}, learning rate {stage.learning_rate:g}", f"   trains       {trained}{frozen_text}"]
+
+
+def _head(spec: HeadSpec) -> str:
+    anchor = "the prompt's end" if spec.token is None else spec.token
+    losses = " + ".join(f"{term.weight:g} {term.name}" for term in spec.losses)
+    return f"{spec.name}: {spec.codec.kind} at {anchor}, layers {spec.body.sizes}, loss {losses}"
 
 
 def _reward(use: RewardUse) -> str:

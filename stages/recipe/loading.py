@@ -15,21 +15,20 @@ from pydantic_core import ErrorDetails
 
 from omnistage.data.errors import RecipeError, unknown_name
 from omnistage.stages.recipe.describe import describe, launch_command
+from omnistage.stages.recipe.model import Lora, Model, Tiny
 from omnistage.stages.recipe.schema import (
     EvaluateStage,
     Evaluation,
     GrpoStage,
+    HeadStage,
     Launch,
-    Lora,
     Measurement,
     Media,
-    Model,
     Recipe,
     RewardUse,
     SftStage,
     Stage,
     Synth,
-    Tiny,
     Training,
 )
 from omnistage.stages.recipe.source import Source
@@ -39,6 +38,7 @@ __all__ = [
     "EvaluateStage",
     "Evaluation",
     "GrpoStage",
+    "HeadStage",
     "Launch",
     "Lora",
     "Measurement",
@@ -64,7 +64,6 @@ __all__ = [
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
-KINDS = ("sft", "grpo", "evaluate")
 MOST_FAULTS = 8
 _WANTED = {
     "int_type": "a whole number",
@@ -151,9 +150,11 @@ def _fault(detail: ErrorDetails, raw: Any) -> str:
 def _place(location: tuple[int | str, ...], raw: Any) -> str:
     """Where a fault is, in the file's terms: pydantic's location less the names of union branches."""
     text = ""
-    spot = raw
-    for position, part in enumerate(location):
-        if position == 2 and location[0] == "stages" and part in KINDS:
+    spot, branched = raw, None
+    for part in location:
+        # A stage of kind `head` has a field of that name, too: a section's branch is named once.
+        if isinstance(spot, Mapping) and part in (spot.get("kind"), spot.get("at")) and spot is not branched:
+            branched = spot
             continue
         if isinstance(part, int) and isinstance(spot, Sequence):
             spot = spot[part]

@@ -1,13 +1,11 @@
 """What a recipe may hold: one frozen pydantic model per section, and one named check per rule that spans several fields.
 
-Numbers are strict (`true` is no number, `"8"` is no integer, NaN and infinity are refused), unknown keys are errors that name the nearest
-known key, and a broken rule says both values. A check that needs two sections (a stage and `launch`, say) stands in `Recipe`.
-Imports no torch.
+What a section is stands in `data.section`; a broken rule says both values. A check that needs two sections (a stage and `launch`, say)
+stands in `Recipe`. Imports no torch.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,15 +13,15 @@ from pydantic import Field, field_validator, model_validator
 
 from omnistage.data.errors import unknown_name
 from omnistage.data.records import AnswerKind, Modality
+from omnistage.data.section import Count, CountOrZero, Number, NumberOrZero, Positive, Section, Share, Text
 from omnistage.data.synth import HELD_OUT_SEED
 from omnistage.rewards import registry
 from omnistage.rewards.base import Segment
 from omnistage.rewards.calls import OnError
+from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.recipe.choices import (
     Aggregation,
-    Attention,
     Control,
-    Dtype,
     Engine,
     Loss,
     Part,
@@ -32,76 +30,10 @@ from omnistage.stages.recipe.choices import (
     ScaleRewards,
     SharedPrefix,
 )
-from omnistage.stages.recipe.section import Count, CountOrZero, Number, Positive, Section, Share, Text
+from omnistage.stages.recipe.model import LANGUAGE_ATTENTION, Lora, Model
 from omnistage.stages.recipe.source import Source
 
-LANGUAGE_ATTENTION = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
 TOWERS_AND_LANGUAGE: frozenset[Part] = frozenset({"vision", "audio", "language"})
-
-
-class Tiny(Section):
-    """A small model of the real architecture with random weights, for tests and the demo."""
-
-    hidden: Count = Field(64, description="width of the language model; a multiple of heads")
-    layers: Count = Field(3, description="layers of the language model")
-    heads: Count = Field(4, description="attention heads of the language model and of the towers")
-    tower_hidden: Count = Field(64, description="width of the vision and of the audio tower; a multiple of heads")
-    tower_layers: Count = Field(2, description="layers of each tower")
-    mel_bins: Count = Field(32, description="mel bins of the sound features")
-
-    @model_validator(mode="after")
-    def heads_divide_widths(self) -> Self:
-        for name in ("hidden", "tower_hidden"):
-            if getattr(self, name) % self.heads:
-                raise ValueError(f"{name} is {getattr(self, name)} and heads is {self.heads}; {name} must be a multiple of heads")
-        return self
-
-
-class Lora(Section):
-    """Low-rank adapters (arXiv 2106.09685) in place of training all weights."""
-
-    rank: Count = Field(16, description="rank of the update")
-    alpha: Positive = Field(32, description="scale of the update: alpha / rank")
-    dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(0.0, description="dropout on the adapter's input")
-    targets: Text | list[Text] = Field(LANGUAGE_ATTENTION, description="modules with an adapter: a regular expression or a list of names")
-
-    @field_validator("targets")
-    @classmethod
-    def targets_can_match(cls, targets: str | list[str]) -> str | list[str]:
-        if not targets:
-            raise ValueError("names no module")
-        if isinstance(targets, str):
-            try:
-                re.compile(targets)
-            except re.error as error:
-                raise ValueError(f"is {targets!r}, which is no regular expression: {error}") from error
-        return targets
-
-
-class Model(Section):
-    """Which policy is trained, and how it is loaded."""
-
-    path: Text | None = Field(None, description="Hugging Face id or folder of the model; give this or tiny")
-    tiny: Tiny | None = Field(None, description="build a small random model of the real architecture; give this or path")
-    attention: Attention = Field("auto", description="attention kernel")
-    dtype: Dtype = Field("auto", description="type of the weights")
-    freeze: list[Part] = Field(default=[], description="parts whose weights do not change")
-    lora: Lora | None = Field(None, description="train adapters in place of all weights")
-    system_prompt: str | None = Field(None, description="text of the system turn; null: the model's own")
-
-    @model_validator(mode="after")
-    def path_or_tiny(self) -> Self:
-        if self.path is None and self.tiny is None:
-            raise ValueError("has neither path nor tiny; give exactly one")
-        if self.path is not None and self.tiny is not None:
-            raise ValueError(f"path is {self.path!r} and tiny is given too; give exactly one")
-        return self
-
-    @model_validator(mode="after")
-    def flash_attention_needs_half_precision(self) -> Self:
-        if self.attention == "flash_attention_2" and self.dtype == "float32":
-            raise ValueError("attention is 'flash_attention_2' and dtype is 'float32'; flash attention needs 'bfloat16' or 'float16'")
-        return self
 
 
 class Media(Section):
@@ -260,12 +192,14 @@ class Training(Named):
     """What every stage that changes weights has."""
 
     data: list[Source] = Field(min_length=1, description="training files")
+    start: Text | None = Field(None, description="earlier stage whose model this one starts from; null: the last one before it that trains")
     freeze: list[Part] | None = Field(None, description="parts whose weights do not change; null: the model's")
     lora: Lora | None = Field(None, description="adapters of this stage; null: the model's")
     learning_rate: Positive = Field(description="peak learning rate")
     steps: Count | None = Field(None, description="optimizer steps; give this or epochs")
     epochs: Positive | None = Field(None, description="passes over the data; give this or steps")
     save_every: Count | None = Field(None, description="steps between checkpoints; null: only the finished model")
+    evaluate: bool = Field(True, strict=True, description="repeat the run's evaluation after this stage")
     trainer: dict[str, Any] = Field(default={}, description="further fields of TRL's config for this kind of stage")
 
     @model_validator(mode="after")
@@ -308,7 +242,7 @@ class GrpoStage(Training):
     rewards: list[RewardUse] = Field(min_length=1, description="reward functions; their weighted sum is the reward")
     num_generations: Annotated[int, Field(strict=True, ge=2)] = Field(8, description="completions per prompt (G)")
     prompts_per_step: Count = Field(8, description="prompts per optimizer step, over all processes (P)")
-    beta: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = Field(0.0, description="weight of the KL term")
+    beta: NumberOrZero = Field(0.0, description="weight of the KL term")
     reference: Reference = Field("none", description="anchor of the KL term; default: none when beta is 0, else stage_start")
     temperature: Positive = Field(1.0, description="sampling temperature")
     top_k: CountOrZero = Field(0, description="sample from the k likeliest tokens; 0: from all")
@@ -392,13 +326,42 @@ class GrpoStage(Training):
         return self.prompts_per_step * self.num_generations
 
 
+class HeadMeasurement(Section):
+    """What a head is measured on after its stage."""
+
+    data: list[Source] = Field(min_length=1, description="held-out files")
+    batch_size: Count = Field(32, description="prompts per forward pass")
+    max_new_tokens: Count = Field(64, description="longest answer of a head at a token, in tokens; one without the token is a miss")
+    controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
+
+
+class HeadStage(Training):
+    """Supervised training of a head: numbers from a hidden state of the policy (docs/heads.md)."""
+
+    kind: Literal["head"] = Field(description="kind of stage")
+    head: HeadSpec = Field(description="the head; one of that name that the model carries and that is specified alike goes on")
+    batch_size: Count = Field(16, description="records per optimizer step, over all processes")
+    head_learning_rate: Positive | None = Field(None, description="peak learning rate of the head; null: as all else")
+    answers: list[Text] = Field(
+        default=["It is {token}."], min_length=1, description="what a record without a response is answered with, at a token; {token} is it"
+    )
+    evaluation: HeadMeasurement | None = Field(None, description="measured after the stage; null: not at all")
+
+    @model_validator(mode="after")
+    def answers_hold_the_token(self) -> Self:
+        for answer in self.answers if self.head.token is not None else []:
+            if answer.count("{token}") != 1:
+                raise ValueError(f"answers has {answer!r}, which must hold {{token}} once")
+        return self
+
+
 class EvaluateStage(Named, Measurement):
     """A measurement of its own, of the model that the stage before it left."""
 
     kind: Literal["evaluate"] = Field(description="kind of stage")
 
 
-Stage = Annotated[SftStage | GrpoStage | EvaluateStage, Field(discriminator="kind")]
+Stage = Annotated[SftStage | GrpoStage | HeadStage | EvaluateStage, Field(discriminator="kind")]
 
 
 class Recipe(Section):
@@ -424,11 +387,23 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def starts_are_earlier(self) -> Self:
+        earlier: list[str] = []
+        for index, stage in enumerate(self.stages):
+            if not isinstance(stage, Training):
+                continue
+            if stage.start is not None and stage.start not in earlier:
+                told = f"allowed: {', '.join(earlier)}" if earlier else "there is none before it"
+                raise ValueError(f"stages[{index}] ({stage.name}): start is {stage.start!r}, which is no earlier stage that trains; {told}")
+            earlier.append(stage.name)
+        return self
+
+    @model_validator(mode="after")
     def batches_divide(self) -> Self:
         processes = self.launch.processes
         for index, stage in enumerate(self.stages):
             where = f"stages[{index}] ({stage.name})"
-            if isinstance(stage, SftStage):
+            if isinstance(stage, SftStage | HeadStage):
                 _must_divide(f"{where}: batch_size", stage.batch_size, "launch.processes", processes)
             elif isinstance(stage, GrpoStage):
                 _must_divide(f"{where}: prompts_per_step", stage.prompts_per_step, "launch.processes", processes)
@@ -464,11 +439,11 @@ class Recipe(Section):
             trained_before = True
         return self
 
-    def freeze_of(self, stage: SftStage | GrpoStage) -> list[Part]:
+    def freeze_of(self, stage: Training) -> list[Part]:
         """Parts that this stage freezes: its own setting, else the model's."""
         return self.model.freeze if stage.freeze is None else stage.freeze
 
-    def lora_of(self, stage: SftStage | GrpoStage) -> Lora | None:
+    def lora_of(self, stage: Training) -> Lora | None:
         """Adapters of this stage: its own setting, else the model's."""
         return self.model.lora if stage.lora is None else stage.lora
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from omnistage.data import formats
 from omnistage.data.errors import unknown_name
 from omnistage.data.records import Modality
-from omnistage.stages.recipe.section import Count, Positive, Section, Share, Text
+from omnistage.data.section import Count, Positive, Section, Share, Text
 
 
 class PassRate(Section):

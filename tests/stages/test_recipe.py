@@ -212,7 +212,7 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
             "stages[1] (video).aggregation: unknown value 'mean'; known: normalize_then_sum, sum_then_normalize",
         ),
         (["stages.video.rewards.0.weight=x"], "stages[1] (video).rewards[0] (accuracy).weight: is 'x'; must be a number"),
-        (["stages.video.kind=grop"], "stages[1] (video).kind: unknown value 'grop'; did you mean 'grpo'? known: evaluate, grpo, sft"),
+        (["stages.video.kind=grop"], "stages[1] (video).kind: unknown value 'grop'; did you mean 'grpo'? known: evaluate, grpo, head, sft"),
         (
             ["stages.video.modality=vido"],
             "stages[1] (video).modality: unknown value 'vido'; did you mean 'video'? known: audio, audio_video, image, text, video",

@@ -1,4 +1,7 @@
-"""What the sections of a recipe share: they are immutable and closed, and their numbers are strict. Imports no torch."""
+"""A part of a settings file: immutable, closed to keys that it does not know, and strict about numbers.
+
+`true` is no number, `"8"` is no integer, NaN and infinity are refused, and an unknown key is answered with the nearest one that is known.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from omnistage.data.errors import unknown_name
 Count = Annotated[int, Field(strict=True, ge=1)]
 CountOrZero = Annotated[int, Field(strict=True, ge=0)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NumberOrZero = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 

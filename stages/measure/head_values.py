@@ -1,0 +1,204 @@
+"""What a head's values are worth on held-out records: correlations and errors with intervals, controls, and every value on disk.
+
+`head/predictions.jsonl` holds a line for each record and control, `head/scores.json` the figures:
+
+- numbers (per task and name): SRCC, PLCC, KRCC, RMSE and MAE, with 95 % intervals by bootstrap over clips; of a constant prediction the
+  correlations are 0;
+- poses (per task): MPJPE and PA-MPJPE in mm and the geodesic angle in degrees, beside those of the mean pose of the training records. An
+  answer without the head's token is scored as that mean pose, and counted as `missing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from scipy import stats
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+from omnistage.data.body import metrics
+from omnistage.data.body.skeleton import joints_m
+from omnistage.data.errors import InputError, RecordError
+from omnistage.data.records import AnswerKind, Record
+from omnistage.data.rotations import Floats, geodesic_deg
+from omnistage.rl.encoding import Encoder
+from omnistage.rl.heads import carried
+from omnistage.rl.heads.codec import codec_of
+from omnistage.rl.heads.predict import Prediction, Reader
+from omnistage.rl.heads.spec import Affine, HeadSpec, Levels, Rotations
+from omnistage.stages import files
+from omnistage.stages.measure import controls
+from omnistage.stages.recipe.choices import Control
+from omnistage.stages.recipe.schema import HeadStage
+
+FOLDER = "head"
+RESAMPLES = 1000
+Metric = Callable[[Floats, Floats], float]
+
+
+def check(records: Sequence[Record], stage: HeadStage) -> None:
+    """Raises `InputError` for a held-out record whose value the head does not put out, and for a control that cannot be made."""
+    codec = codec_of(stage.head)
+    for record in records:
+        if len(codec.targets(record)) != 1:
+            raise RecordError(f"{record.source}: has no single value that the head {stage.head.name!r} puts out (kind {record.kind})")
+    for control in stage.evaluation.controls if stage.evaluation else []:
+        controls.apply(control, [record for record in records if controls.applies(control, record.modality)], 0)
+
+
+def measure(
+    model: Qwen2_5OmniThinkerForConditionalGeneration,
+    encoder: Encoder,
+    records: Sequence[Record],
+    trained_on: Sequence[Record],
+    out: Path,
+    stage: HeadStage,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Read the stage's head of every held-out record, and of its controls; write `head/predictions.jsonl` and, last, `head/scores.json`."""
+    given = stage.evaluation
+    if given is None:
+        raise ValueError(f"stage {stage.name!r} has no evaluation")
+    spec = stage.head
+    reader = Reader(model, encoder, carried.head_of(model, spec.name, str(out)))
+    rows: list[dict[str, Any]] = []
+    names: list[Control | None] = [None, *given.controls]
+    for control in names:
+        shown = list(records)
+        if control is not None:
+            shown = controls.apply(control, [r for r in records if controls.applies(control, r.modality)], seed)
+        found = reader(shown, batch_size=given.batch_size, max_new_tokens=given.max_new_tokens)
+        rows += [_row(record, control, prediction) for record, prediction in zip(shown, found, strict=True)]
+    of_clip = {record.id: "|".join(ref.path for ref in record.media) or record.id for record in records}
+    mean = mean_pose(trained_on, spec)
+    result: dict[str, Any] = {"head": spec.name, "tasks": scores([r for r in rows if r["control"] is None], spec, of_clip, mean)}
+    result["controls"] = {
+        name: scores([r for r in rows if r["control"] == name], spec, of_clip, mean) for name in names if name is not None
+    }
+    if PartialState().is_main_process:
+        files.write_lines(out / FOLDER / "predictions.jsonl", rows)
+        files.write_json(out / FOLDER / "scores.json", result)
+    PartialState().wait_for_everyone()
+    return result
+
+
+def _row(record: Record, control: Control | None, prediction: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": record.id, "task": record.task, "modality": str(record.modality), "kind": str(record.kind)}
+    row |= {"control": control, "target": record.target, "target_values": list(record.values), "answer": prediction.text}
+    return row | {"count": len(prediction.values), "value": prediction.values[0] if prediction.values else None}
+
+
+def scores(
+    rows: Sequence[Mapping[str, Any]], spec: HeadSpec, clips: Mapping[str, str], mean: Floats | None = None
+) -> dict[str, dict[str, Any]]:
+    """Figures by task from rows of `predictions.jsonl`; `clips` names the clip of each id, over which the bootstrap draws."""
+    out: dict[str, dict[str, Any]] = {}
+    for task in dict.fromkeys(row["task"] for row in rows):
+        of_task = [row for row in rows if row["task"] == task]
+        groups = [clips[row["id"]] for row in of_task]
+        entry: dict[str, Any] = {"n": len(of_task), "missing": sum(row["value"] is None for row in of_task)}
+        if isinstance(spec.codec, Rotations):
+            entry |= _pose_scores(of_task, spec.codec.joints, groups, mean)
+        else:
+            entry |= _number_scores(of_task, spec, groups)
+        out[task] = entry
+    return out
+
+
+def _number_scores(rows: Sequence[Mapping[str, Any]], spec: HeadSpec, groups: Sequence[str]) -> dict[str, Any]:
+    codec = spec.codec
+    names = codec.names if isinstance(codec, Affine) else ["score"]
+    right = np.array([_right_numbers(row, codec) for row in rows])
+    made = np.array([[row["value"]["values"][name] for name in names] for row in rows])
+    out: dict[str, Any] = {}
+    for at, name in enumerate(names):
+        out[name] = {metric: interval(found, made[:, at], right[:, at], groups) for metric, found in NUMBER_METRICS.items()}
+    if isinstance(codec, Levels):
+        levels = [row for row in rows if row["kind"] == str(AnswerKind.LEVEL)]
+        if levels:
+            out["level_accuracy"] = sum(row["value"]["level"] == row["target"] for row in levels) / len(levels)
+    return out
+
+
+def _right_numbers(row: Mapping[str, Any], codec: Affine | Levels | Rotations) -> list[float]:
+    if row["kind"] == str(AnswerKind.SCALAR):
+        return [float(value) for value in row["target_values"]]
+    if isinstance(codec, Levels):
+        return [codec.centres[codec.words.index(row["target"])]]
+    raise InputError(f"{row['id']}: a record of kind {row['kind']} has no number to compare with")
+
+
+def srcc(made: Floats, right: Floats) -> float:
+    """Spearman's rank correlation; 0 of a constant."""
+    return 0.0 if np.ptp(made) == 0 or np.ptp(right) == 0 else float(stats.spearmanr(made, right).statistic)
+
+
+def plcc(made: Floats, right: Floats) -> float:
+    """Pearson's correlation; 0 of a constant. No logistic curve is fitted first."""
+    return 0.0 if np.ptp(made) == 0 or np.ptp(right) == 0 else float(stats.pearsonr(made, right).statistic)
+
+
+def krcc(made: Floats, right: Floats) -> float:
+    """Kendall's tau-b; 0 of a constant."""
+    return 0.0 if np.ptp(made) == 0 or np.ptp(right) == 0 else float(stats.kendalltau(made, right).statistic)
+
+
+def rmse(made: Floats, right: Floats) -> float:
+    return float(np.sqrt(np.square(made - right).mean()))
+
+
+def mae(made: Floats, right: Floats) -> float:
+    return float(np.abs(made - right).mean())
+
+
+NUMBER_METRICS: dict[str, Metric] = {"srcc": srcc, "plcc": plcc, "krcc": krcc, "rmse": rmse, "mae": mae}
+
+
+def interval(metric: Metric, made: Floats, right: Floats, groups: Sequence[str], seed: int = 0) -> dict[str, float]:
+    """A metric with its 95 % percentile interval over `RESAMPLES` draws of whole clips."""
+    names, of_row = np.unique(np.asarray(groups), return_inverse=True)
+    members = [np.flatnonzero(of_row == index) for index in range(len(names))]
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(RESAMPLES):
+        rows = np.concatenate([members[index] for index in generator.integers(len(names), size=len(names))])
+        found.append(metric(made[rows], right[rows]))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return {"value": metric(made, right), "low": float(low), "high": float(high)}
+
+
+def mean_pose(records: Sequence[Record], spec: HeadSpec) -> Floats | None:
+    """The rotation [joints, 3, 3] of each joint that is nearest to all of its rotations in the records (the chordal mean)."""
+    if not isinstance(spec.codec, Rotations):
+        return None
+    poses = [np.asarray(record.values).reshape(-1, spec.codec.joints, 3, 3) for record in records if record.kind is AnswerKind.POSE]
+    left, _, right = np.linalg.svd(np.concatenate(poses).mean(0))
+    flip = np.ones((spec.codec.joints, 3))
+    flip[:, 2] = np.linalg.det(left @ right)
+    nearest: Floats = left * flip[:, None] @ right
+    return nearest
+
+
+def _pose_scores(rows: Sequence[Mapping[str, Any]], joints: int, groups: Sequence[str], mean: Floats | None) -> dict[str, Any]:
+    if mean is None:
+        raise ValueError("poses are compared with the mean pose, which is not given")
+    right = np.array([row["target_values"] for row in rows]).reshape(-1, joints, 3, 3)
+    made = np.array([mean if row["value"] is None else row["value"]["rotations"] for row in rows])
+    constant = np.broadcast_to(mean, right.shape)
+    out: dict[str, Any] = {}
+    for name, each in POSE_METRICS.items():
+        ours, baseline = each(made, right), each(constant, right)
+        out[name] = interval(lambda a, _: float(a.mean()), ours, ours, groups) | {"mean_pose": float(baseline.mean())}
+    return out
+
+
+# Errors [N] of poses [N, joints, 3, 3].
+POSE_METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "mpjpe_mm": lambda made, right: metrics.mpjpe_mm(joints_m(made), joints_m(right)),
+    "pa_mpjpe_mm": lambda made, right: metrics.pa_mpjpe_mm(joints_m(made), joints_m(right)),
+    "geodesic_deg": lambda made, right: geodesic_deg(made, right).mean(-1),
+}
