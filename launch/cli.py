@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 
 from omnistage.data.errors import InputError, OmnistageError, unknown_name
 from omnistage.data.records import Modality
-from omnistage.launch import data_commands, reward_commands
+from omnistage.launch import data_commands, head_commands, reward_commands
 from omnistage.launch.devices import use_one_device
 from omnistage.launch.failures import Failure
 from omnistage.stages.recipe.choices import Control, Prompt
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(command=_schema)
 
     reward_commands.add(commands)
+    head_commands.add(commands, _count)
     return parser
 
 

@@ -12,21 +12,11 @@ import pytest
 
 from omnistage.rewards import registry
 from omnistage.rewards.base import ROW_COLUMNS
+from pages import blocks, commands
 from repository import ROOT
 
 PAGE = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
 TUTORIAL = PAGE.partition("## Writing one")[0]
-BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<name>\S+))?\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
-
-
-def blocks(text: str) -> list[tuple[str, str | None, str]]:
-    return [(match["language"], match["name"], match["body"]) for match in BLOCK.finditer(text)]
-
-
-def commands(body: str) -> list[tuple[str, list[str]]]:
-    """Each command of a console block with the lines that are shown of its output."""
-    parts = re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]
-    return [(first, rest) for first, *rest in (part.splitlines() for part in parts)]
 
 
 def plain(line: str) -> str:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import head_data
 from omnistage.stages import files
 from small_run import grpo, omnistage, recipe, sources, write
 
-STAGES = ("01-cold_start", "02-video", "03-audio_video")
+STAGES = ("01-cold_start", "02-video", "03-audio_video", "04-mos")
 
 
 def trained(folder: Path, engine: str) -> Path:
@@ -23,6 +24,8 @@ def trained(folder: Path, engine: str) -> Path:
     shared: dict[str, Any] = {"steps": 2, "save_every": 1}
     stages = [whole, grpo("video", data=sources("train", "video"), **shared)]
     stages.append(grpo("audio_video", data=sources("train", "audio_video"), freeze=[], beta=0.1, **shared))
+    data = [source | {"format": f"{head_data.__file__}:scores"} for source in sources("train", "video")]
+    stages.append({"name": "mos", "kind": "head", "head": head_data.SCORES, "data": data, "batch_size": 4, "learning_rate": 1e-3, **shared})
     launch = {"engine": engine, "processes": 2, "threads": 1}
     # Measuring between the stages loads whole models beside the sharded ones.
     evaluation = recipe()["evaluation"] | {"data": sources("held_out", "video"), "max_new_tokens": 4}
@@ -48,8 +51,15 @@ def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_p
     for stage in STAGES:
         ours, theirs = weights(run, stage), weights(data_parallel, stage)
         assert ours.keys() == theirs.keys()
-        assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) <= 1e-4, stage
-        if stage != STAGES[0]:
+        # Two first steps of Adam move a weight of hardly any gradient by the learning rate, whichever way rounding decides.
+        tolerance = 5e-4 if stage == STAGES[-1] else 1e-4
+        assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) <= tolerance, stage
+        if stage == STAGES[-1]:
+            heads = [load_file(folder / stage / "model" / "head.safetensors") for folder in (run, data_parallel)]
+            assert max(float((heads[0][name] - heads[1][name]).abs().max()) for name in heads[0]) <= tolerance
+            rows = [files.read_lines(folder / stage / "metrics.jsonl") for folder in (run, data_parallel)]
+            assert [row["grad_norm"] for row in rows[0][:2]] == pytest.approx([row["grad_norm"] for row in rows[1][:2]], rel=1e-3)
+        elif stage != STAGES[0]:
             rows = [files.read_lines(folder / stage / "metrics.jsonl") for folder in (run, data_parallel)]
             assert rows[0][1]["reward"] == pytest.approx(rows[1][1]["reward"], abs=1e-6)
             assert rows[0][1]["grad_norm"] > 0

@@ -1,0 +1,128 @@
+"""`omnistage merge`, `predict` and `chat`: a checkpoint's adapters in one folder, its heads' values, and a conversation with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from omnistage.data.errors import InputError
+from omnistage.data.records import AnswerKind, Modality
+from omnistage.launch.devices import use_one_device
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Callable[[str], int]) -> None:
+    """Add the commands to the parser."""
+    merge = commands.add_parser("merge", help="merge adapters and heads into one plain model folder")
+    merge.add_argument("checkpoint", metavar="CHECKPOINT", help="folder with adapters: a LoRA stage's checkpoint")
+    merge.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    merge.add_argument("--base", metavar="DIR", help="model under the adapters, in place of the one that they name")
+    merge.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="type of the weights (float32)")
+    merge.set_defaults(command=_merge)
+
+    predict = commands.add_parser("predict", help="read a checkpoint's head: scores, levels or poses")
+    predict.add_argument("checkpoint", metavar="CHECKPOINT", help="model folder that carries a head")
+    what = predict.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", nargs="+", metavar="FILE", help="annotation files; their answers are not looked at")
+    what.add_argument("--question", metavar="TEXT", help="one question")
+    predict.add_argument("--media", nargs="+", default=[], metavar="PATH", help="files that the question is about")
+    predict.add_argument("--format", default="humansense", metavar="F", help="reader of the files (humansense)")
+    predict.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to")
+    predict.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
+    predict.add_argument("--limit", type=count, metavar="N", help="only the first N records of each file")
+    predict.add_argument("--head", metavar="NAME", help="which head, where the checkpoint carries several")
+    predict.add_argument("--out", metavar="DIR", help="folder for predictions.jsonl and drawn poses (poses need it)")
+    predict.add_argument("--dropout", type=count, default=0, metavar="N", help="mean and interval of N passes with the head's dropout on")
+    predict.add_argument("--batch-size", type=count, default=16, metavar="N", help="prompts per forward pass (16)")
+    predict.add_argument("--max-new-tokens", type=count, default=64, metavar="N", help="longest answer of a head at a token (64)")
+    predict.add_argument("--json", action="store_true", help="print one JSON object a record")
+    predict.set_defaults(command=_predict)
+
+    chat = commands.add_parser("chat", help="talk with a checkpoint in the terminal: text, media files, poses")
+    chat.add_argument("checkpoint", metavar="CHECKPOINT", help="model folder")
+    chat.add_argument("--out", default="poses", metavar="DIR", help="folder for the poses that it makes (poses)")
+    chat.add_argument("--max-new-tokens", type=count, default=256, metavar="N", help="longest answer (256)")
+    chat.set_defaults(command=_chat)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    use_one_device()
+    from omnistage.rl import policy
+    from omnistage.stages import merge
+
+    policy.quiet_libraries()
+    print(merge.told(merge.merge(arguments.checkpoint, Path(arguments.out), base=arguments.base, dtype=arguments.dtype)))
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    if arguments.media and arguments.question is None:
+        raise InputError("--media goes with --question; the records of --data name their own")
+    if arguments.dropout == 1:
+        raise InputError("--dropout is 1; an interval needs at least 2 passes")
+    from omnistage.stages.recipe import loading as recipes
+
+    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit")}
+    sources = [recipes.build(recipes.Source, {"path": path, **shared}, "predict") for path in arguments.data or []]
+    for source in sources:
+        if not Path(source.path).exists():
+            raise InputError(f"--data {source.path}: no such file")
+    use_one_device()
+    from omnistage.rl.heads import carried
+    from omnistage.stages import asking, predict, rows
+
+    records = rows.read_sources(sources) if sources else []
+    rows.check_media(records)
+    model, encoder = asking.load(arguments.checkpoint)
+    head = carried.head_of(model, arguments.head, arguments.checkpoint)
+    if arguments.question is not None:
+        kind = AnswerKind.POSE if head.spec.codec.kind == "rot6d" else AnswerKind.SCALAR
+        refs = [asking.media_of(path) for path in arguments.media]
+        records = [asking.record_of(arguments.question, refs, kind=kind)]
+    if head.spec.codec.kind == "rot6d" and arguments.out is None:
+        raise InputError(f"head {head.spec.name!r} puts out poses; give a folder to write them to (--out)")
+    found = list(
+        predict.predictions(
+            model,
+            encoder,
+            head,
+            records,
+            batch_size=arguments.batch_size,
+            max_new_tokens=arguments.max_new_tokens,
+            passes=arguments.dropout,
+        )
+    )
+    written = predict.write(Path(arguments.out), records, found) if arguments.out is not None else []
+    for at, (record, prediction) in enumerate(zip(records, found, strict=True)):
+        if arguments.json:
+            row = written[at] if written else {"id": record.id, "answer": prediction.text, "values": prediction.values}
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            print(predict.line(record, prediction))
+    if arguments.out is not None and not arguments.json:
+        print(f"\npredictions: {arguments.out}")
+    return 0
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    use_one_device()
+    from omnistage.stages import asking, chat
+
+    model, encoder = asking.load(arguments.checkpoint)
+    under_way = chat.Chat(model, encoder, chat.token_head(model), Path(arguments.out), max_new_tokens=arguments.max_new_tokens)
+    print(chat.HELP)
+    chat.converse(under_way, _lines(), print)
+    return 0
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, line by line; a prompt is shown on a terminal only."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
