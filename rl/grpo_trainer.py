@@ -45,7 +45,7 @@ from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
 from omnistage.rl.heads import carried
 from omnistage.rl.heads.predict import Reader
-from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of
+from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of, without_dropout
 from omnistage.rl.refill import Refilling
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.rewarded import Recorder
@@ -230,6 +230,7 @@ class OmniGRPOTrainer(ResumesWhole, Refilling):
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
             self.accelerator.autocast(),
+            without_dropout(model),
         ):
             thinker = thinker_of(model)
             settings: dict[str, Any] = {
@@ -306,7 +307,9 @@ class OmniGRPOTrainer(ResumesWhole, Refilling):
             ids, mask, rows = input_ids[chunk], attention_mask[chunk], self._rows[chunk]
             check_not_blind(thinker_of(model), ids, rows)
             plain, shared = partial(self._plain, model), partial(self._shared, model)
-            self.sharing.prove(rows, ids, mask, logits_to_keep, plain, shared, None if drawn is None else drawn[chunk])
+            # Two passes drop different units, which is no difference of the two ways.
+            with without_dropout(model):
+                self.sharing.prove(rows, ids, mask, logits_to_keep, plain, shared, None if drawn is None else drawn[chunk])
             if drawn is not None and self.sharing.mode is not None and self.sharing.reuse:
                 log_probs.append(drawn[chunk])
                 continue

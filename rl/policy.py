@@ -231,6 +231,19 @@ def active_adapters(model: nn.Module) -> tuple[str, ...]:
     return ()
 
 
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Inside, no unit is dropped, whatever mode the model is in."""
+    on = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.training]
+    for module in on:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in on:
+            module.train()
+
+
 def fingerprint(model: nn.Module, part: Part) -> str:
     """A hash of one part's weights: equal weights, equal features."""
     digest = hashlib.sha256()

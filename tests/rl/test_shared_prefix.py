@@ -238,6 +238,21 @@ def test_a_wrong_shared_way_is_found_out_and_left(world: World, tmp_path: Path) 
     assert losses == pytest.approx(plain_losses, abs=1e-5)
 
 
+def test_dropout_in_adapters_is_no_difference(world: World, tmp_path: Path) -> None:
+    """The two ways are compared, and completions drawn, with all units; the loss still drops some."""
+    adapter = LoraConfig(r=4, lora_dropout=0.5, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    trainer = trainer_for(world, world.records("video")[:4], tmp_path, adapter=adapter, num_iterations=2, max_steps=2)
+    dropouts = [module for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*differ")
+        trainer.train()
+    assert trainer.sharing.checks > 0
+    assert trainer.sharing.mode is not None
+    assert trainer.sharing.reuse
+    assert dropouts
+    assert all(module.training for module in dropouts)
+
+
 def test_the_check_is_made_once_for_each_class_of_shapes() -> None:
     row = Encoded(ids=list(range(20)), positions=torch.arange(20).expand(3, -1))
     sharing = Sharing("cat", lambda value: value, half=False, device="cpu")
