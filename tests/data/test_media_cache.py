@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clip_files import tone, write_clip, write_image, write_wav
-from omnistage.data import media, media_cache
+from omnistage.data import bounded_folder, media, media_cache
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.media import Clip, MediaLimits
 from omnistage.data.media_cache import MediaCache
@@ -368,12 +368,12 @@ def test_lock_that_was_let_go_is_no_lock(tmp_path: Path) -> None:
     lock, order = tmp_path / "xx" / "lock", []
 
     def hold(name: str, seconds: float) -> None:
-        with media_cache._alone(lock):
+        with bounded_folder.alone(lock):
             order.append(f"{name} in")
             time.sleep(seconds)
             order.append(f"{name} out")
 
-    first = media_cache._locked_file(lock)
+    first = bounded_folder.locked_file(lock)
     assert first is not None
     waiting = threading.Thread(target=hold, args=("waiting", 0.0))
     waiting.start()
@@ -395,7 +395,7 @@ def test_clips_are_decoded_where_locks_cannot_be_had(tmp_path: Path, monkeypatch
     def refuses(*args: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("omnistage.data.media_cache.fcntl.flock", refuses)
+    monkeypatch.setattr("omnistage.data.bounded_folder.fcntl.flock", refuses)
     with pytest.warns(UserWarning, match="nothing more is kept"):
         assert equal(cache.decode(ref, LIMITS), expected)
 
