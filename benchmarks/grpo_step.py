@@ -40,11 +40,12 @@ from omnistage.data.media import MediaLimits
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 from omnistage.data.synth.encode import write_clip
 from omnistage.rl import policy, tiny
-from omnistage.rl.encoding import Encoded, Encoder, MediaShape, Towers, left_padded, raw_media
+from omnistage.rl.encoding import Encoded, Encoder, MediaShape, left_padded
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.policy import thinker_of
 from omnistage.rl.rollout import until_end
 from omnistage.rl.sampler import Pool
+from omnistage.rl.towers import Towers, raw_media
 
 MODALITIES = ("video", "audio", "audio_video")
 GENERATED = 64

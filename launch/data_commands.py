@@ -241,10 +241,10 @@ def _count_tokens(report: Report, shown: Presentation, arguments: argparse.Names
     """Adds the tokens of all records without a fault to the report, and those that the processor refuses to its findings."""
     from omnistage.data.checks.findings import Finding
     from omnistage.stages import presentation, token_counts
-    from omnistage.stages.recipe.schema import MediaCache
+    from omnistage.stages.recipe.schema import Cache
 
     if arguments.cache:
-        shown = shown.model_copy(update={"cache": MediaCache(path=arguments.cache, max_gb=arguments.cache_gb)})
+        shown = shown.model_copy(update={"cache": Cache(path=arguments.cache, max_gb=arguments.cache_gb)})
     encoder = presentation.encoder(shown, arguments.tokens)
     faulty = {(file, record.id, record.source) for finding in report.faults for file, record in finding.rows}
     counted: list[dict[str, Any]] = []

@@ -15,23 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
 from omnistage.data import media, prompts
 from omnistage.data.errors import BlindBatchError, InputError
 from omnistage.data.records import MediaRef, Record
-from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of
+from omnistage.rl.feature_cache import FeatureCache
 
 Sense = Literal["image", "video", "audio"]
-TOWER: Mapping[Sense, Part] = {"image": "vision", "video": "vision", "audio": "audio"}
-RAW: Mapping[Sense, tuple[str, str]] = {
-    "image": ("pixel_values", "image_grid_thw"),
-    "video": ("pixel_values_videos", "video_grid_thw"),
-    "audio": ("input_features", "feature_attention_mask"),
-}
 WINDOW = 400
-MOST_KEPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +70,11 @@ class Encoded:
         """Whether the prompt shows or sounds anything to a sense."""
         return {"image": self.stills is not None, "video": self.pictures is not None, "audio": bool(self.mels)}[sense]
 
-    def keep(self, sense: Sense, key: str, features: Tensor) -> None:
-        """Keep a frozen tower's features; for each sense the latest `MOST_KEPT` (a policy's and its reference's)."""
-        kept = [name for name in self.features if name.startswith(sense)]
-        for name in kept[: len(kept) + 1 - MOST_KEPT]:
-            del self.features[name]
-        self.features[f"{sense}/{key}"] = features
-
 
 class Encoder:
     """Makes an `Encoded` of a `Record`; keeps the latest ones (by bytes), so that a prompt is decoded and processed once.
+
+    `feature_cache` goes along to whatever runs frozen towers on the prompts (`omnistage.rl.towers`).
 
     Raises:
         MediaError: a clip cannot be decoded as asked.
@@ -103,12 +90,14 @@ class Encoder:
         system: str | None = None,
         cache_bytes: int = 2**30,
         decode: Callable[[MediaRef, media.MediaLimits], media.Clip] = media.decode,
+        feature_cache: FeatureCache | None = None,
     ) -> None:
         self.processor = processor
         self.shape = shape or MediaShape()
         self.template = template
         self.system = system
         self.decode = decode
+        self.feature_cache = feature_cache
         # Positions need the model's methods and none of its weights.
         with torch.device("meta"):
             self._rope = Qwen2_5OmniThinkerModel(config)
@@ -135,6 +124,11 @@ class Encoder:
             _, dropped = self._cache.popitem(last=False)
             self._held -= self._bytes(dropped)
         return encoded
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of the features that frozen towers made of the prompts that are kept."""
+        return sum(features.nbytes for row in self._cache.values() for features in row.features.values())
 
     def _bytes(self, row: Encoded) -> int:
         """What a prompt holds once frozen towers have encoded it: its tensors, and a float32 vector for each media token."""
@@ -224,88 +218,6 @@ class Encoder:
             mels=mels,
             audio_in_video=in_video,
         )  # fmt: skip
-
-
-def raw_media(rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
-    """Media tensors of all rows in order, as the model's forward takes them, for towers that are trained."""
-    out: dict[str, Any] = {}
-    for (values, sizes), patches, grids in (
-        (RAW["video"], [row.pictures for row in rows], [row.grid for row in rows]),
-        (RAW["image"], [row.stills for row in rows], [row.still_grid for row in rows]),
-    ):
-        if any(found is not None for found in patches):
-            out[values] = torch.cat([found for found in patches if found is not None]).to(device)
-            out[sizes] = torch.cat([found for found in grids if found is not None]).to(device)
-    mels = [mel for row in rows for mel in row.mels]
-    if mels:
-        lengths = torch.tensor([mel.shape[-1] for mel in mels])
-        longest = int(lengths.max())
-        out["input_features"] = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[-1])) for mel in mels]).to(device)
-        out["feature_attention_mask"] = (torch.arange(longest) < lengths[:, None]).long().to(device)
-    return out
-
-
-class Towers:
-    """Gives a policy's forward the media of a batch: encoded once per distinct prompt where a tower is frozen, raw where it is trained.
-
-    Features are kept with the prompt under the hash of the tower's weights, so rollout, old, reference and policy passes, later epochs and
-    later stages with the same frozen tower share one encoding. Under ZeRO-3 a tower's weights are spread over the ranks, and every rank
-    must run it as often as the others do, whatever it has kept: there all towers get raw media.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.thinker = thinker_of(model)
-        self.encoded_rows = 0
-        kept = frozenset[Part]() if is_sharded(model) else frozen_parts(model)
-        self._hashes: dict[Part, str] = {p: fingerprint(model, p) for p in ("vision", "audio") if p in kept}
-
-    @property
-    def frozen(self) -> frozenset[Part]:
-        """The towers whose features are kept."""
-        return frozenset(self._hashes)
-
-    def media(self, rows: Sequence[Encoded], device: torch.device) -> dict[str, Any]:
-        """Keyword arguments of the forward for these rows, in their order."""
-        out: dict[str, Any] = {}
-        pictures: dict[str, BaseModelOutputWithPooling] = {}
-        for sense in ("image", "video"):
-            features = self._features(rows, sense, device)
-            if features:
-                pictures[sense] = BaseModelOutputWithPooling(pooler_output=tuple(features))
-        if pictures:
-            out["mm_encoder_outputs"] = pictures
-        sounds = self._features(rows, "audio", device)
-        if sounds:
-            out["input_features"] = torch.cat(sounds)
-        if len(self._hashes) < 2:
-            trained = raw_media(rows, device)
-            names = [name for sense in RAW if TOWER[sense] not in self._hashes for name in RAW[sense]]
-            out |= {name: trained[name] for name in names if name in trained}
-        return out
-
-    def _features(self, rows: Sequence[Encoded], sense: Sense, device: torch.device) -> list[Tensor]:
-        """Kept features of the rows that have the sense, or none where its tower is trained."""
-        key = self._hashes.get(TOWER[sense])
-        if key is None:
-            return []
-        rows = [row for row in rows if row.has(sense)]
-        for row in rows:
-            if f"{sense}/{key}" not in row.features:
-                # One row at a time: a row's features must not depend, not even in their last bits, on the rows beside it.
-                row.keep(sense, key, self._encode(row, sense, device))
-                self.encoded_rows += 1
-        return [row.features[f"{sense}/{key}"].to(device) for row in rows]
-
-    @torch.no_grad()
-    def _encode(self, row: Encoded, sense: Sense, device: torch.device) -> Tensor:
-        """Features of what one row shows to one sense, [tokens, hidden]."""
-        body = self.thinker.model
-        values, sizes = (raw_media([row], device)[name] for name in RAW[sense])
-        if sense == "audio":
-            heard: Tensor = body.get_audio_features(values, sizes, return_dict=True).last_hidden_state
-            return heard.cpu()
-        see = body.get_image_features if sense == "image" else body.get_video_features
-        return torch.cat(list(see(values, sizes, return_dict=True).pooler_output)).cpu()
 
 
 def check_not_blind(thinker: Qwen2_5OmniThinkerForConditionalGeneration, ids: Tensor, rows: Sequence[Encoded]) -> None:

@@ -42,7 +42,8 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import Record
 from omnistage.rewards import base
 from omnistage.rl import rollout
-from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind, positions_with_completions
+from omnistage.rl.encoding import Encoded, Encoder, check_not_blind, positions_with_completions
+from omnistage.rl.feature_metrics import LogsFeatures
 from omnistage.rl.heads import carried
 from omnistage.rl.heads.predict import Reader
 from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of, without_dropout
@@ -54,6 +55,7 @@ from omnistage.rl.shared_prefix import decode, forward
 from omnistage.rl.shared_prefix.check import Setting, Sharing
 from omnistage.rl.shared_prefix.graphed import Graphs
 from omnistage.rl.shared_prefix.layout import pack
+from omnistage.rl.towers import Towers
 
 
 def rows_of(records: Sequence[Record], template: str, system: str | None) -> list[dict[str, Any]]:
@@ -61,7 +63,7 @@ def rows_of(records: Sequence[Record], template: str, system: str | None) -> lis
     return [{"prompt": prompts.render(record, template, system)} | base.columns_of(record) for record in records]
 
 
-class OmniGRPOTrainer(ResumesWhole, Refilling):
+class OmniGRPOTrainer(ResumesWhole, LogsFeatures, Refilling):
     """TRL's trainer for a Qwen2.5-Omni thinker.
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
@@ -158,8 +160,11 @@ class OmniGRPOTrainer(ResumesWhole, Refilling):
         """The towers of the policy or of the reference."""
         thinker = thinker_of(model)
         if id(thinker) not in self._towers:
-            self._towers[id(thinker)] = Towers(thinker)
+            self._towers[id(thinker)] = Towers(thinker, self.encoder.feature_cache)
         return self._towers[id(thinker)]
+
+    def towers_in_use(self) -> Sequence[Towers]:
+        return list(self._towers.values())
 
     def _get_train_sampler(self, dataset: Any = None) -> StepSampler:
         passes = self.num_iterations * self.args.steps_per_generation

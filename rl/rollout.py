@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnistage.rl.encoding import Encoded, Towers, check_not_blind, left_padded
+from omnistage.rl.encoding import Encoded, check_not_blind, left_padded
+from omnistage.rl.towers import Towers
 
 
 @torch.no_grad()

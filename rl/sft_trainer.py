@@ -15,10 +15,12 @@ from trl import SFTConfig, SFTTrainer
 
 from omnistage.data.errors import RecordError
 from omnistage.data.records import Record
-from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind
+from omnistage.rl.encoding import Encoded, Encoder, check_not_blind
+from omnistage.rl.feature_metrics import LogsFeatures
 from omnistage.rl.policy import thinker_of
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
+from omnistage.rl.towers import Towers
 
 
 def check_demonstrations(records: Sequence[Record]) -> None:
@@ -68,7 +70,7 @@ class Collator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": positions, "encoded": rows}
 
 
-class OmniSFTTrainer(ResumesWhole, SFTTrainer):  # type: ignore[misc]
+class OmniSFTTrainer(ResumesWhole, LogsFeatures, SFTTrainer):  # type: ignore[misc]
     """TRL's supervised trainer for a Qwen2.5-Omni thinker; `pools` say which rows are drawn together and how often."""
 
     def __init__(
@@ -85,6 +87,7 @@ class OmniSFTTrainer(ResumesWhole, SFTTrainer):  # type: ignore[misc]
 
         self.check(records)
         self.pools = list(pools)
+        self.encoder = encoder
         args.remove_unused_columns = False
         args.max_length = None
         args.dataset_kwargs = {"skip_prepare_dataset": True}
@@ -107,6 +110,9 @@ class OmniSFTTrainer(ResumesWhole, SFTTrainer):  # type: ignore[misc]
         """What makes a batch of rows."""
         return Collator(encoder, records)
 
+    def towers_in_use(self) -> Sequence[Towers]:
+        return [self._omni_towers] if self._omni_towers is not None else []
+
     def _get_train_sampler(self, dataset: Any = None) -> StepSampler:
         per_step = self.args.per_device_train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
         return StepSampler(self.pools, prompts=per_step, steps=self.args.max_steps, seed=self.args.seed)
@@ -114,7 +120,7 @@ class OmniSFTTrainer(ResumesWhole, SFTTrainer):  # type: ignore[misc]
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         rows = inputs.pop("encoded")
         if self._omni_towers is None:
-            self._omni_towers = Towers(self.model)
+            self._omni_towers = Towers(self.model, self.encoder.feature_cache)
         check_not_blind(thinker_of(self.model), inputs["input_ids"], rows)
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared | self._omni_towers.media(rows, self.accelerator.device)

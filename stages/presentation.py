@@ -13,28 +13,34 @@ from omnistage.data.media_cache import MediaCache
 from omnistage.data.section import Section
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder, MediaShape
+from omnistage.rl.feature_cache import FeatureCache
 from omnistage.stages import files
 from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.loading import build
-from omnistage.stages.recipe.schema import Media, Recipe
-from omnistage.stages.recipe.schema import MediaCache as CacheSettings
+from omnistage.stages.recipe.schema import Cache, Media, Recipe
 
 NAME = "omnistage.json"
 
 
 class Presentation(Section):
-    """Sampling of clips, wording of questions, and the system turn; and the cache of this run, which is not saved with a model."""
+    """Sampling of clips, wording of questions, and the system turn; and the caches of this run, which are not saved with a model."""
 
     media: Media = Media()
     prompt: Prompt = "think_answer"
     system_prompt: str | None = None
-    cache: CacheSettings | None = Field(None, exclude=True)
+    cache: Cache | None = Field(None, exclude=True)
+    feature_cache: Cache | None = Field(None, exclude=True)
 
 
 def of_recipe(recipe: Recipe) -> Presentation:
     """The recipe's own settings."""
-    shown = Media(**recipe.media.model_dump(exclude={"cache"}))
-    return Presentation(media=shown, prompt=recipe.prompt, system_prompt=recipe.model.system_prompt, cache=recipe.media.cache)
+    return Presentation(
+        media=recipe.media.shown(),
+        prompt=recipe.prompt,
+        system_prompt=recipe.model.system_prompt,
+        cache=recipe.media.cache,
+        feature_cache=recipe.media.feature_cache,
+    )
 
 
 def of_checkpoint(folder: str) -> Presentation:
@@ -52,9 +58,9 @@ def encoder(presentation: Presentation, folder: str) -> Encoder:
     """An encoder with the checkpoint's processor and these settings.
 
     Raises:
-        InputError: the folder of the cache cannot be written.
+        InputError: the folder of the cache of decoded clips cannot be written.
     """
-    given, kept = presentation.media, presentation.cache
+    given, kept, features = presentation.media, presentation.cache, presentation.feature_cache
     limits = MediaLimits(fps=given.fps, max_frames=given.max_frames, max_sound_s=given.max_sound_s)
     return Encoder(
         policy.load_processor(folder),
@@ -62,5 +68,6 @@ def encoder(presentation: Presentation, folder: str) -> Encoder:
         shape=MediaShape(limits, given.min_pixels, given.max_pixels),
         template=presentation.prompt,
         system=presentation.system_prompt,
-        decode=MediaCache(kept.path, int(kept.max_gb * 1e9)).decode if kept else media.decode,
+        decode=MediaCache(kept.path, kept.max_bytes).decode if kept else media.decode,
+        feature_cache=FeatureCache(features.path, features.max_bytes) if features else None,
     )

@@ -28,6 +28,7 @@ METHODS = {
     "_get_per_token_logps_and_entropies": LOGPS,
     "_compute_loss": "self model inputs",
     "_get_train_sampler": "self dataset=None",
+    "log": "self logs start_time=None",
 }
 FUNCTIONS = {
     "add_fused_lm_head": "model temperature=1.0 cast_lm_head_to_fp32=False outputs=('log_probs',)",

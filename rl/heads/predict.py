@@ -11,10 +11,11 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data.records import Record
 from omnistage.rl import policy, rollout
-from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind
+from omnistage.rl.encoding import Encoded, Encoder, check_not_blind
 from omnistage.rl.heads import anchor
 from omnistage.rl.heads.carried import Head
 from omnistage.rl.sft_trainer import right_padded
+from omnistage.rl.towers import Towers
 
 
 @dataclass(frozen=True, slots=True)

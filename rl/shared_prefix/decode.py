@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnistage.rl.encoding import Encoded, Towers, left_padded
+from omnistage.rl.encoding import Encoded, left_padded
 from omnistage.rl.shared_prefix.graphed import Graphs
+from omnistage.rl.towers import Towers
 
 # Steps between two looks at whether a completion still runs, where looking waits for the device.
 LOOK_EVERY = 16

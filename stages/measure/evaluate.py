@@ -21,7 +21,8 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import Modality, Record
 from omnistage.rewards.grade import grade_completion
 from omnistage.rl import policy, rollout
-from omnistage.rl.encoding import Encoder, Towers
+from omnistage.rl.encoding import Encoder
+from omnistage.rl.towers import Towers
 from omnistage.stages import files, presentation, rows
 from omnistage.stages.measure import controls
 from omnistage.stages.measure.statistics import share
@@ -51,7 +52,7 @@ def answers(
 
     Rows of one batch have one modality; in float32 greedy answers do not depend on the batch.
     """
-    towers = Towers(model)
+    towers = Towers(model, encoder.feature_cache)
     tokenizer = encoder.processor.tokenizer
     end_ids = policy.end_tokens(model, encoder.processor)
     settings: dict[str, Any] = {

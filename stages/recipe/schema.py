@@ -52,17 +52,34 @@ class Media(Section):
         return self
 
 
-class MediaCache(Section):
-    """Decoded clips on disk, shared by ranks, stages and runs of one machine (`data/media_cache.py`)."""
+class Cache(Section):
+    """What is made of clips, kept on disk for ranks, stages and runs of one machine."""
 
     path: Text = Field(description="folder of the cache; several runs may share it")
     max_gb: Positive = Field(description="most that its entries take, in GB (1e9 bytes); those used longest ago are removed first")
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_gb * 1e9)
 
 
 class RunMedia(Media):
     """How this run decodes clips; what is not in `Media` does not travel with the model."""
 
-    cache: MediaCache | None = Field(None, description="keep decoded clips on disk; null: decode them again in every run")
+    cache: Cache | None = Field(None, description="keep decoded clips on disk; null: decode them again in every run")
+    feature_cache: Cache | None = Field(
+        None, description="keep what frozen towers make of clips on disk; null: run those towers again in every run"
+    )
+
+    @model_validator(mode="after")
+    def caches_lie_apart(self) -> Self:
+        if self.cache is not None and self.feature_cache is not None and self.cache.path == self.feature_cache.path:
+            raise ValueError(f"cache.path and feature_cache.path are both {self.cache.path!r}; each needs a folder of its own")
+        return self
+
+    def shown(self) -> Media:
+        """What travels with the model."""
+        return Media(**self.model_dump(exclude={"cache", "feature_cache"}))
 
 
 class Synth(Section):

@@ -25,6 +25,11 @@ def test_the_step_benchmark_writes_its_figures(tmp_path: Path) -> None:
     assert found["bound"] > 1
 
 
+def test_the_feature_benchmark_runs() -> None:
+    """It counts itself that the one way encodes and the other does not."""
+    ran("benchmarks/features.py", "--tokens", "60", "--rounds", "2")
+
+
 def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     ran("benchmarks/gpu.py", "--size", "tiny", "--device", "cpu", "--rounds", "1", "--shape", "short", "--out", tmp_path)
     found = json.loads((tmp_path / "cpu-tiny.json").read_text())["shapes"]["short"]

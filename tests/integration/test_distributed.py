@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from omnistage.stages import files
 from small_run import grpo, omnistage, recipe, sources, write
 from world import World
 
@@ -80,3 +81,6 @@ def test_the_command_starts_two_processes(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [stage["name"] for stage in summary["stages"]] == ["video", "audio", "audio_video"]
     assert summary["stages"][2]["modalities"]["video"]["n"] == 12
+    # Two of a step's four prompts are encoded by each process, and both are counted.
+    for stage, encoded in (("01-video", 4), ("02-audio", 4), ("03-audio_video", 8)):
+        assert files.read_lines(tmp_path / "run" / stage / "metrics.jsonl")[0]["features/encoded"] == encoded

@@ -22,9 +22,10 @@ STAGES = ("01-cold_start", "02-video", "03-audio", "04-audio_video")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of an uninterrupted run."""
+    """The run directory of an uninterrupted run, which keeps features of frozen towers on disk."""
     folder = tmp_path_factory.mktemp("finished")
-    write(folder / "recipe.yaml", recipe())
+    media = recipe()["media"] | {"feature_cache": {"path": "features", "max_gb": 1}}
+    write(folder / "recipe.yaml", recipe(media=media))
     done = omnistage("run", "recipe.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "held-out accuracy" in done.stdout
@@ -119,7 +120,10 @@ def kill_when(process: subprocess.Popen[bytes], ready: Path, steps: int) -> None
 
 
 def test_killed_in_every_stage_it_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
-    """SIGKILL in each of the four stages, the same command each time: bit for bit the uninterrupted run's models."""
+    """SIGKILL in each of the four stages, the same command each time: bit for bit the uninterrupted run's models.
+
+    That run kept features on disk and this one does not.
+    """
     write(tmp_path / "recipe.yaml", recipe())
     for stage, steps in zip(STAGES, (3, 4, 5, 3), strict=True):
         with (tmp_path / "log").open("ab") as log:
@@ -155,11 +159,22 @@ def test_only_says_which_stages_are_left_behind(finished: Path) -> None:
 
 
 def test_only_and_from(finished: Path) -> None:
-    """`--only` does one stage again from the model of the stage before it; the same seed gives the same weights."""
+    """`--only` does one stage again from the model of the stage before it; the same seed gives the same weights.
+
+    The process is another one, but no frozen tower runs in it: all features are on disk.
+    """
     before = (finished / "03-audio" / "model" / "model.safetensors").read_bytes()
+    assert sum(row["features/encoded"] for row in steps_of(finished / "03-audio")) > 0
     done = omnistage("run", "recipe.yaml", "--only", "audio", cwd=finished.parent)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (finished / "03-audio" / "model" / "model.safetensors").read_bytes() == before
+    again = steps_of(finished / "03-audio")
+    assert {(row["features/encoded"], row["features/hit_rate"]) for row in again} == {(0, 1)}
+    assert again[0]["features/hits_disk"] > 0
+
+
+def steps_of(stage: Path) -> list[dict[str, float]]:
+    return [row for row in files.read_lines(stage / "metrics.jsonl") if "loss" in row]
 
 
 def test_from_goes_on_after_a_kill(finished: Path) -> None:

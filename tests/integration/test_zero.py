@@ -73,12 +73,16 @@ def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_p
 
 
 def test_adapters_are_merged_from_shards(tmp_path: Path) -> None:
-    """LoRA under ZeRO-3 leaves a plain folder; only the weights that have an adapter differ from the stage's start."""
+    """LoRA under ZeRO-3 leaves a plain folder; only the weights that have an adapter differ from the stage's start. No features are kept,
+    though the recipe names a folder for them."""
     stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=None)
     launch = {"engine": "zero3", "processes": 2, "threads": 1}
-    write(tmp_path / "recipe.yaml", recipe(stages=[stage], launch=launch, evaluation=None))
+    media = recipe()["media"] | {"feature_cache": {"path": "features", "max_gb": 1}}
+    write(tmp_path / "recipe.yaml", recipe(stages=[stage], launch=launch, evaluation=None, media=media))
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert not [path for path in (tmp_path / "features" / "entries").rglob("*") if path.is_file()]
+    assert "features/encoded" not in files.read_lines(tmp_path / "run" / "01-video" / "metrics.jsonl")[0]
     before, after = weights(tmp_path / "run", "00-start"), weights(tmp_path / "run", "01-video")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}

@@ -10,7 +10,8 @@ from omnistage.data import media
 from omnistage.data.errors import MediaError
 from omnistage.data.records import MediaRef, Modality, Record
 from omnistage.rl import policy
-from omnistage.rl.encoding import Encoder, Towers
+from omnistage.rl.encoding import Encoder
+from omnistage.rl.towers import Towers
 from world import World
 
 
@@ -67,7 +68,7 @@ def test_a_trained_tower_makes_its_features_stale(world: World) -> None:
         next(value for _, value in policy.parameters_of(model, "vision")).add_(0.1)
     second = Towers(model)
     second.media([row], model.device)
-    assert (first.encoded_rows, second.encoded_rows) == (1, 1)
+    assert (first.origins["encoded"], second.origins["encoded"]) == (1, 1)
     one, two = row.features.values()
     assert not torch.equal(one, two)
 

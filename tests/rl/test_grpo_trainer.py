@@ -16,8 +16,9 @@ from clip_files import write_clip
 from omnistage.data.errors import BlindBatchError
 from omnistage.data.records import MediaRef, Modality, Record
 from omnistage.rl import policy, rollout
-from omnistage.rl.encoding import Encoded, Encoder, Towers, check_not_blind
+from omnistage.rl.encoding import Encoded, Encoder, check_not_blind
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
+from omnistage.rl.towers import Towers
 from trainers import G, odd_tokens, trainer_for
 from world import SHAPE, World, reference_log_probs
 
@@ -153,11 +154,11 @@ def test_one_decode_and_one_encoding_per_distinct_prompt(world: World, tmp_path:
     trainer = trainer_for(world, records, tmp_path, frozen=("vision", "audio"), max_steps=2, beta=0.1)
     trainer.train()
     assert trainer.encoder.misses == 2
-    assert trainer.towers(trainer.model).encoded_rows == 2 * 2  # two rows, vision and audio
+    assert trainer.towers(trainer.model).origins["encoded"] == 2 * 2  # two rows, vision and audio
     assert trainer.ref_model is not None
     # The reference's towers are frozen, too, and hold the same weights: it finds the policy's features.
     assert set(trainer.towers(trainer.ref_model).frozen) == {"vision", "audio"}
-    assert trainer.towers(trainer.ref_model).encoded_rows == 0
+    assert trainer.towers(trainer.ref_model).origins["encoded"] == 0
 
 
 @pytest.mark.parametrize("part", ["vision", "audio", "language"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from omnistage.data.errors import RecordError
-from omnistage.rl.encoding import raw_media
 from omnistage.rl.sft_trainer import Collator, check_demonstrations
+from omnistage.rl.towers import raw_media
 from world import World, reference_log_probs
 
 

@@ -13,12 +13,13 @@ from peft import LoraConfig
 from torch import Tensor
 
 from omnistage.rl import policy
-from omnistage.rl.encoding import Encoded, Towers, left_padded, positions_with_completions
+from omnistage.rl.encoding import Encoded, left_padded, positions_with_completions
 from omnistage.rl.policy import accept_encoded_audio
 from omnistage.rl.shared_prefix import attention, forward, layout
 from omnistage.rl.shared_prefix.attention import Mode
 from omnistage.rl.shared_prefix.check import Sharing
 from omnistage.rl.shared_prefix.layout import Group, Layout, pack
+from omnistage.rl.towers import Towers
 from trainers import trainer_for
 from world import World, reference_log_probs
 

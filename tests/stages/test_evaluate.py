@@ -1,13 +1,17 @@
-"""Scores: nothing leaves the denominator, and the majority class is that of each task."""
+"""Scores: nothing leaves the denominator, and the majority class is that of each task. Answers: no tower runs twice on a clip."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omnistage.data.errors import InputError
+from omnistage.rl import policy
+from omnistage.rl.feature_cache import FeatureCache
 from omnistage.stages.measure import evaluate
+from world import World
 
 
 def row(task: str, target: str, score: float | None, answer: str | None = "x", modality: str = "video") -> dict[str, Any]:
@@ -38,3 +42,20 @@ def test_modalities_are_scored_apart() -> None:
 def test_an_answer_without_a_grader_is_refused() -> None:
     with pytest.raises(InputError, match="r: why"):
         evaluate.scores([row("a", "free text", None)])
+
+
+def test_answers_come_from_features_on_disk(world: World, tmp_path: Path) -> None:
+    """A second model with the same towers answers the same without running them."""
+    records, drawing = world.records("audio_video")[:2], evaluate.Drawing(max_new_tokens=4)
+    said = []
+    for runs in (True, False):
+        model = world.model()
+        policy.freeze(model, policy.PARTS)
+        encoder = world.encoder(model)
+        if not runs:
+            model.model.visual.forward = model.model.audio_tower.forward = None
+            with pytest.raises(TypeError, match="not callable"):
+                evaluate.answers(model, world.encoder(model), records, drawing)
+        encoder.feature_cache = FeatureCache(tmp_path, 10**9)
+        said.append(evaluate.answers(model, encoder, records, drawing))
+    assert said[0] == said[1]

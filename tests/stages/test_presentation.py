@@ -1,4 +1,4 @@
-"""How clips are shown travels with a model; where a run keeps decoded clips does not."""
+"""How clips are shown travels with a model; where a run keeps decoded clips and features does not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from omnistage.data import media
 from omnistage.data.errors import InputError, RecipeError
@@ -31,6 +32,7 @@ def recipe(folder: Path, cache: str = "") -> recipes.Recipe:
 def test_no_cache_unless_the_recipe_names_one(tmp_path: Path, world: World) -> None:
     encoder = presentation.encoder(presentation.of_recipe(recipe(tmp_path)), str(world.checkpoint))
     assert encoder.decode is media.decode
+    assert encoder.feature_cache is None
 
 
 def test_encoder_decodes_through_the_runs_cache(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,19 +52,30 @@ def test_encoder_decodes_through_the_runs_cache(tmp_path: Path, world: World, mo
         assert row.mels[0].equal(plain.mels[0])
 
 
-def test_cache_does_not_travel_with_a_model(tmp_path: Path) -> None:
-    shown = presentation.of_recipe(recipe(tmp_path, ", cache: {path: somewhere, max_gb: 1.5}"))
+def test_features_are_kept_where_the_recipe_says(tmp_path: Path, world: World) -> None:
+    """In a folder of a quarter of a million bytes, beside one that decoded clips are kept in."""
+    caches = f', cache: {{path: "{tmp_path}/clips", max_gb: 0.5}}, feature_cache: {{path: "{tmp_path}/features", max_gb: 0.00025}}'
+    kept = presentation.encoder(presentation.of_recipe(recipe(tmp_path, caches)), str(world.checkpoint)).feature_cache
+    assert kept is not None
+    kept.put("a" * 64, torch.zeros(250, 250))
+    assert kept.get("a" * 64) is None
+    kept.put("b" * 64, torch.zeros(200, 250))
+    assert [path.name for path in (tmp_path / "features" / "entries").rglob("b*") if path.is_file()] == ["b" * 64]
+
+
+def test_caches_do_not_travel_with_a_model(tmp_path: Path) -> None:
+    shown = presentation.of_recipe(recipe(tmp_path, ", cache: {path: here, max_gb: 1.5}, feature_cache: {path: there, max_gb: 1.5}"))
     presentation.save(shown, tmp_path)
     saved = json.loads((tmp_path / presentation.NAME).read_text())
-    assert "cache" not in saved
+    assert set(saved) == {"media", "prompt", "system_prompt"}
     assert set(saved["media"]) == {"fps", "max_frames", "max_sound_s", "min_pixels", "max_pixels"}
-    assert presentation.of_checkpoint(str(tmp_path)) == shown.model_copy(update={"cache": None})
+    assert presentation.of_checkpoint(str(tmp_path)) == shown.model_copy(update={"cache": None, "feature_cache": None})
 
 
 def test_run_may_go_on_with_another_cache_and_with_no_other_limits(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run_directory.claim(recipe(tmp_path), run, None)
-    run_directory.claim(recipe(tmp_path, ", cache: {path: somewhere, max_gb: 1.5}"), run, None)
+    run_directory.claim(recipe(tmp_path, ", cache: {path: here, max_gb: 1.5}, feature_cache: {path: there, max_gb: 1.5}"), run, None)
     changed = recipes.load(tmp_path / "recipe.yaml", ["media.fps=1.0"])
     with pytest.raises(InputError, match=r"media\.fps is 2\.0 there and 1\.0 here"):
         run_directory.claim(changed, run, None)

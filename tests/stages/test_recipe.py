@@ -263,6 +263,10 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
             "model: attention is 'flash_attention_2' and dtype is 'float32'; flash attention needs 'bfloat16' or 'float16'",
         ),
         (["media={min_pixels: 9, max_pixels: 4}"], "media: min_pixels is 9 and max_pixels is 4; min_pixels must not be larger"),
+        (
+            ["media={cache: {path: x, max_gb: 1}, feature_cache: {path: x, max_gb: 1}}"],
+            "media: cache.path and feature_cache.path are both 'x'; each needs a folder of its own",
+        ),
         (["launch.processes=2"], "launch: engine is 'single' and processes is 2; 'single' runs one process (or take ddp, zero2, zero3)"),
         (["stages.video.steps=3"], "stages[1] (video): steps is 3 and epochs is 0.5; give exactly one (the other null)"),
         (["stages.video.epochs=null"], "stages[1] (video): has neither steps nor epochs; give exactly one"),
@@ -350,6 +354,7 @@ def test_rules_let_their_neighbours_through(good: Path) -> None:
     recipes.load(good, ["stages.video.iterations=2", "stages.video.save_every=4"])
     recipes.load(good, ["stages.video.modality=audio_video", "stages.video.data.0.modality=null"])
     recipes.load(good, ["media={min_pixels: 4, max_pixels: 4}"])
+    recipes.load(good, ["media={cache: {path: x, max_gb: 1}, feature_cache: {path: y, max_gb: 1}}"])
     recipes.load(good, ["launch={engine: ddp, processes: 2}", "stages.video.per_device_batch=32"])
     recipes.load(good, ["stages.video.per_device_batch=4"])
     recipes.load(good, ["stages.video.data.0.pass_rate={file: r.jsonl, at_least: 0.5, at_most: 0.5}"])
