@@ -41,7 +41,8 @@ SHAPES = {
 }
 WAYS = ("cat", "cascade", "flex", "off", "trl")
 GROUP, TOGETHER, GENERATED = 8, 8, 64
-# What the 3B model has otherwise than the 7B one, which transformers' defaults are.
+# What the checkpoints have otherwise than transformers' defaults, which make a vision tower as wide as the language model.
+LARGER = {"vision_config": {"hidden_size": 1280, "out_hidden_size": 3584}}
 SMALLER = {
     "text_config": {
         "hidden_size": 2048,
@@ -51,7 +52,7 @@ SMALLER = {
         "intermediate_size": 11008,
         "vocab_size": 151936,
     },
-    "vision_config": {"out_hidden_size": 2048},
+    "vision_config": {"hidden_size": 1280, "out_hidden_size": 2048},
     "audio_config": {"output_dim": 2048},
 }
 
@@ -64,7 +65,7 @@ def model_of(size: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
     config = small
     if size != "tiny":
         ids = {name: value for name, value in small.to_dict().items() if name.endswith(("_token_id", "_token_index"))}
-        config = Qwen2_5OmniThinkerConfig(**(SMALLER if size == "3b" else {}), **ids)
+        config = Qwen2_5OmniThinkerConfig(**(SMALLER if size == "3b" else LARGER), **ids)
         config.text_config.pad_token_id = small.text_config.pad_token_id
         config.text_config.eos_token_id = small.text_config.eos_token_id
     torch.manual_seed(0)

@@ -22,8 +22,9 @@ from omnistage.data.pass_rates import Rate, digest_of
 from omnistage.data.records import Record
 from omnistage.rewards.grade import grade_completion, naming
 from omnistage.rl import policy, rollout
-from omnistage.rl.encoding import Encoder, Towers
+from omnistage.rl.encoding import Encoder
 from omnistage.rl.shared_prefix import attention, decode
+from omnistage.rl.towers import Towers
 from omnistage.stages import files, presentation, rows
 from omnistage.stages.measure.evaluate import batches
 from omnistage.stages.recipe.choices import Prompt

@@ -14,8 +14,8 @@ from omnistage.data import pass_rates
 from omnistage.data.errors import InputError
 from omnistage.launch import cli
 from omnistage.rl import policy
-from omnistage.rl.encoding import raw_media
 from omnistage.rl.sft_trainer import Collator
+from omnistage.rl.towers import raw_media
 from omnistage.stages import rows, training
 from omnistage.stages.presentation import Presentation
 from omnistage.stages.recipe.schema import Media

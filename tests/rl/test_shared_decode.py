@@ -13,13 +13,14 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from omnistage.rl import policy, rollout
-from omnistage.rl.encoding import Encoded, Towers
+from omnistage.rl.encoding import Encoded
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens
 from omnistage.rl.shared_prefix import decode, forward
 from omnistage.rl.shared_prefix.decode import Drawn
 from omnistage.rl.shared_prefix.graphed import Graphs
 from omnistage.rl.shared_prefix.layout import pack
+from omnistage.rl.towers import Towers
 from trainers import trainer_for
 from world import World, reference_log_probs
 
