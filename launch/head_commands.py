@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omnistage.data.errors import InputError
-from omnistage.data.records import AnswerKind, Modality
+from omnistage.data.records import LEVELS, AnswerKind, Modality
 from omnistage.launch.devices import use_one_device
+
+if TYPE_CHECKING:
+    from omnistage.data.records import Record
+    from omnistage.rl.heads.predict import Prediction
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Callable[[str], int]) -> None:
@@ -33,6 +38,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Ca
     predict.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
     predict.add_argument("--limit", type=count, metavar="N", help="only the first N records of each file")
     predict.add_argument("--head", metavar="NAME", help="which head, where the checkpoint carries several")
+    predict.add_argument(
+        "--sentence", metavar="TEXT", help="no head: how probable each level is in an answer like 'The quality is {level}.'"
+    )
+    predict.add_argument("--levels", nargs="+", default=list(LEVELS), metavar="WORD", help="levels, the worst first (bad ... excellent)")
     predict.add_argument("--out", metavar="DIR", help="folder for predictions.jsonl and drawn poses (poses need it)")
     predict.add_argument("--dropout", type=count, default=0, metavar="N", help="mean and interval of N passes with the head's dropout on")
     predict.add_argument("--batch-size", type=count, default=16, metavar="N", help="prompts per forward pass (16)")
@@ -60,6 +69,8 @@ def _merge(arguments: argparse.Namespace) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     if arguments.media and arguments.question is None:
         raise InputError("--media goes with --question; the records of --data name their own")
+    if arguments.sentence and (arguments.head or arguments.dropout):
+        raise InputError("--sentence reads the policy's words; --head and --dropout are for heads")
     if arguments.dropout == 1:
         raise InputError("--dropout is 1; an interval needs at least 2 passes")
     from omnistage.stages.recipe import loading as recipes
@@ -70,17 +81,19 @@ def _predict(arguments: argparse.Namespace) -> int:
         if not Path(source.path).exists():
             raise InputError(f"--data {source.path}: no such file")
     use_one_device()
-    from omnistage.rl.heads import carried
+    from omnistage.rl.heads import carried, words
     from omnistage.stages import asking, predict, rows
 
     records = rows.read_sources(sources) if sources else []
     rows.check_media(records)
     model, encoder = asking.load(arguments.checkpoint)
-    head = carried.head_of(model, arguments.head, arguments.checkpoint)
+    head = None if arguments.sentence else carried.head_of(model, arguments.head, arguments.checkpoint)
     if arguments.question is not None:
-        kind = AnswerKind.POSE if head.spec.codec.kind == "rot6d" else AnswerKind.SCALAR
+        kind = AnswerKind.LEVEL if head is None else AnswerKind.POSE if head.spec.codec.kind == "rot6d" else AnswerKind.SCALAR
         refs = [asking.media_of(path) for path in arguments.media]
         records = [asking.record_of(arguments.question, refs, kind=kind)]
+    if head is None:
+        return _told(arguments, records, list(words.WordReader(model, encoder, arguments.sentence, arguments.levels)(records)))
     if head.spec.codec.kind == "rot6d" and arguments.out is None:
         raise InputError(f"head {head.spec.name!r} puts out poses; give a folder to write them to (--out)")
     found = list(
@@ -94,6 +107,13 @@ def _predict(arguments: argparse.Namespace) -> int:
             passes=arguments.dropout,
         )
     )
+    return _told(arguments, records, found)
+
+
+def _told(arguments: argparse.Namespace, records: Sequence[Record], found: Sequence[Prediction]) -> int:
+    """Writes and prints predictions."""
+    from omnistage.stages import predict
+
     written = predict.write(Path(arguments.out), records, found) if arguments.out is not None else []
     for at, (record, prediction) in enumerate(zip(records, found, strict=True)):
         if arguments.json:

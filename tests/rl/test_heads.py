@@ -27,10 +27,11 @@ from omnistage.rl.heads import anchor, carried
 from omnistage.rl.heads.codec import codec_of, correlation_loss
 from omnistage.rl.heads.predict import Reader
 from omnistage.rl.heads.spec import HeadSpec
+from omnistage.rl.heads.words import WordReader
 from omnistage.rl.sampler import Pool
 from omnistage.rl.sft_trainer import right_padded
 from trainers import trainer_for
-from world import World
+from world import World, reference_log_probs
 
 LEVELS = {"kind": "levels", "words": ["bad", "good", "best"], "centres": [0.0, 10.0, 40.0]}
 
@@ -409,3 +410,22 @@ def test_responses_stand_behind_prompts(world: World) -> None:
     assert ids[0, start : start + 2].tolist() == [1, 2]
     assert mask.sum(1).tolist() == [start + 2, len(rows[1].ids)]
     assert positions[:, 0, start].tolist() == [int(rows[0].positions.max()) + 1] * 3
+
+
+def test_levels_are_the_probabilities_of_words_in_their_sentence(world: World) -> None:
+    """As the plainest way has them: each whole sentence alone, without padding."""
+    model = world.model()
+    encoder = world.encoder(model)
+    record = replace(world.records("audio_video")[0], kind=AnswerKind.LEVEL, options=())
+    names = ["bad", "so so", "good"]
+    [found] = WordReader(model, encoder, "it is {level} .", names)([record])
+    tokenizer = encoder.processor.tokenizer
+    whole = [float(reference_log_probs(model, encoder(record), tokenizer(f"it is {name} .")["input_ids"]).sum()) for name in names]
+    shares = torch.tensor(whole).double().softmax(-1)
+    [value] = found.values
+    assert list(value["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
+    assert value["level"] == names[int(shares.argmax())]
+    assert value["values"]["level"] == pytest.approx(float(shares @ torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)), abs=1e-4)
+    for sentence, words, told in (("it is good", names, "must hold {level} once"), ("{level}", ["good"], "at least two words")):
+        with pytest.raises(InputError, match=told):
+            WordReader(model, encoder, sentence, words)
