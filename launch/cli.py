@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run a recipe's stages", description="Runs the stages of a recipe in order.")
-    run.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe (demo, humansense_7b)")
+    run.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe (demo, humansense_7b, gen3dhf_mos, chatpose)")
     run.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value (stages.video.steps=5)"
     )
@@ -101,6 +101,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     evaluate.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to")
     evaluate.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
     evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N records of each file")
+    evaluate.add_argument("--quarantine", metavar="FILE", help="rows that are left out (data check --quarantine)")
     evaluate.add_argument(
         "--prompt", choices=get_args(Prompt), help="template of the question (as the checkpoint was trained, else think_answer)"
     )
@@ -155,7 +156,7 @@ def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) ->
 def _evaluate(arguments: argparse.Namespace) -> int:
     from omnistage.stages.recipe import loading as recipes
 
-    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit")}
+    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit", "quarantine")}
     settings = {name: getattr(arguments, name) for name in ("controls", "batch_size", "max_new_tokens")}
     data = [{"path": path, **shared} for path in arguments.data]
     evaluation = recipes.build(recipes.Evaluation, {"data": data, **settings}, "evaluate")

@@ -37,6 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Ca
     predict.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to")
     predict.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
     predict.add_argument("--limit", type=count, metavar="N", help="only the first N records of each file")
+    predict.add_argument("--quarantine", metavar="FILE", help="rows that are left out (data check --quarantine)")
     predict.add_argument("--head", metavar="NAME", help="which head, where the checkpoint carries several")
     predict.add_argument(
         "--sentence", metavar="TEXT", help="no head: how probable each level is in an answer like 'The quality is {level}.'"
@@ -75,7 +76,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise InputError("--dropout is 1; an interval needs at least 2 passes")
     from omnistage.stages.recipe import loading as recipes
 
-    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit")}
+    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit", "quarantine")}
     sources = [recipes.build(recipes.Source, {"path": path, **shared}, "predict") for path in arguments.data or []]
     for source in sources:
         if not Path(source.path).exists():

@@ -14,6 +14,7 @@ from omnistage.data.errors import MediaError, RewardError
 from omnistage.launch import cli, failures, processes, worker
 from omnistage.rewards import registry
 from omnistage.stages.recipe import loading as recipes
+from world import World
 
 HEAVY = {"torch", "transformers", "trl", "pydantic", "yaml", "numpy", "av"}
 GOOD = """run_dir: out/run
@@ -109,7 +110,7 @@ def test_bad_recipe_is_one_line_and_writes_nothing(kind: str, folder: Path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nope.yaml"], "nope.yaml: no such file, and unknown shipped recipe 'nope.yaml'; known: demo, humansense_7b"),
+        (["run", "nope.yaml"], "nope.yaml: no such file, and unknown shipped recipe 'nope.yaml'; known: chatpose, demo, gen3dhf_mos, humansense_7b"),
         (["run", "recipe.yaml", "--from", "vido"], "recipe.yaml: unknown stage 'vido'; did you mean 'video'? known: start, video"),
         (["run", "recipe.yaml", "--only", "x", "--dry-run"], "recipe.yaml: unknown stage 'x'; known: start, video"),
         (["run", "recipe.yaml", "--set", "steps"], "--set steps: must read KEY=VALUE, with dots between the parts of KEY"),
@@ -200,3 +201,21 @@ def test_worker_that_was_started_by_hand_prints_its_error(folder: Path, capsys: 
     assert worker.main(["resolved.json"]) == 2
     assert capsys.readouterr().err == "omnistage: resolved.json: seed: is -1; must be at least 0\n"
     assert sorted(os.listdir(folder)) == ["recipe.yaml", "resolved.json"]
+
+
+def test_evaluate_leaves_out_what_is_in_quarantine(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clip that is gone ends an evaluation; put aside by `data check`, its row is left out and said to be."""
+    rows = json.loads((world.data / "held_out_video.json").read_text())
+    rows[2]["video_path"] = "clips/gone.mp4"
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    monkeypatch.chdir(tmp_path)
+    reading = ["--media-root", str(world.data), "--modality", "video"]
+    evaluate = ["evaluate", str(world.checkpoint), "--data", "rows.json", *reading, "--prompt", "short", "--max-new-tokens", "2"]
+    assert cli.main([*evaluate, "--out", "no"]) == 2
+    assert "gone.mp4" in capsys.readouterr().err
+    assert cli.main(["data", "check", "rows.json", *reading, "--quarantine", "put_aside.jsonl"]) == 1
+    assert cli.main([*evaluate, "--out", "yes", "--quarantine", "put_aside.jsonl"]) == 0
+    assert json.loads(Path("yes/scores.json").read_text())["modalities"]["video"]["n"] == len(rows) - 1
+    assert f"1 of {len(rows)} records are left out" in "".join(capsys.readouterr())
