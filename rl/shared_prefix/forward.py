@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Partial
 from transformers import PreTrainedModel
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
@@ -66,7 +66,11 @@ def _project(
     """Log-probs [N] of the labels [N], and entropies, of hidden states [N, D]."""
     head = model.get_output_embeddings()
     hidden = hidden.to(head.weight.device)
-    weight = head.weight.full_tensor() if isinstance(head.weight, DTensor) else head.weight
+    weight = head.weight
+    if isinstance(weight, DTensor):
+        # A unit of FSDP2 that is not called has no one to gather its weights and to average its gradients. Left to itself, each rank would
+        # keep the gradient of its own rows alone.
+        weight = weight.full_tensor(grad_placements=[Partial("avg")] * weight.device_mesh.ndim)
     outputs = ("log_probs", "entropy") if entropy else ("log_probs",)
     autocast = torch.autocast(hidden.device.type, enabled=False) if in_float32 else nullcontext()
     with autocast, maybe_gather_lm_head_ctx(weight):

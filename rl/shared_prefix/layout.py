@@ -112,8 +112,9 @@ class Packed:
 
     def unpack(self, values: Tensor) -> Tensor:
         """Values [N] of the scored positions as [B, C], zeros where no completion token stands."""
-        flat = values.new_zeros(self.shape[0] * self.shape[1])
-        return flat.index_copy(0, self.places, values).view(self.shape)
+        width = self.shape[1]
+        # No view of another tensor: FSDP2 hangs its backward's hooks on what the forward returns, and a view can lose them.
+        return values.new_zeros(self.shape).index_put((self.places // width, self.places % width), values)
 
 
 def pack(rows: Sequence[Encoded], completions: Tensor, mask: Tensor) -> Packed:
