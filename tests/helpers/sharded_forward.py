@@ -24,10 +24,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.integrations import HfDeepSpeedConfig
 
-from omnistage.rl.encoding import Encoded, raw_media
+from omnistage.rl.encoding import Encoded
 from omnistage.rl.shared_prefix import forward
 from omnistage.rl.shared_prefix.attention import Mode
 from omnistage.rl.shared_prefix.layout import pack
+from omnistage.rl.towers import raw_media
 from world import World
 
 PROCESSES = 2
