@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -129,7 +130,7 @@ class BoundedFolder:
 def write(path: Path, parts: Sequence[bytes | memoryview]) -> None:
     """Write under a temporary name and rename. No flush to disk: what a crash of the machine spoils must be found when it is read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         with temporary.open("wb") as file:
             for part in parts:

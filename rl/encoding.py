@@ -6,8 +6,12 @@ a clip without sound beside one with sound; computed row by row they are right i
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -74,7 +78,9 @@ class Encoded:
 class Encoder:
     """Makes an `Encoded` of a `Record`; keeps the latest ones (by bytes), so that a prompt is decoded and processed once.
 
-    `feature_cache` goes along to whatever runs frozen towers on the prompts (`omnistage.rl.towers`).
+    `feature_cache` goes along to whatever runs frozen towers on the prompts (`omnistage.rl.towers`). Several threads may call it: of those
+    that want the same prompt one makes it and the others wait. `workers` says how many threads `Prefetch` may give it to. `hits` counts
+    prompts that were there or on their way, `misses` those that were begun.
 
     Raises:
         MediaError: a clip cannot be decoded as asked.
@@ -91,6 +97,7 @@ class Encoder:
         cache_bytes: int = 2**30,
         decode: Callable[[MediaRef, media.MediaLimits], media.Clip] = media.decode,
         feature_cache: FeatureCache | None = None,
+        workers: int = 0,
     ) -> None:
         self.processor = processor
         self.shape = shape or MediaShape()
@@ -98,39 +105,73 @@ class Encoder:
         self.system = system
         self.decode = decode
         self.feature_cache = feature_cache
+        self.workers = workers
+        self.cache_bytes = cache_bytes
         # Positions need the model's methods and none of its weights.
         with torch.device("meta"):
             self._rope = Qwen2_5OmniThinkerModel(config)
         self._hidden = int(config.text_config.hidden_size)
         self._media_ids = {config.image_token_id, config.video_token_id, config.audio_token_id}
-        self._cache: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
-        self._cache_bytes = cache_bytes
+        self._cache: OrderedDict[Hashable, Encoded] = OrderedDict()
         self._held = 0
+        # What is being made; `None` comes out where that failed.
+        self._making: dict[Hashable, Future[Encoded | None]] = {}
+        self._lock = threading.Lock()
+        self._home = threading.get_ident()
+        self._spare: list[Qwen2_5OmniProcessor] = []
         self.hits = 0
         self.misses = 0
 
-    def __call__(self, record: Record) -> Encoded:
+    def key(self, record: Record) -> Hashable:
+        """What a prompt is known by: records with one key are read as the same."""
         system = prompts.system_of(record, self.system)
-        key = (record.media, record.history, record.question, record.options, record.kind, system)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            self.hits += 1
-            return self._cache[key]
-        self.misses += 1
-        encoded = self.encode(record)
-        self._cache[key] = encoded
-        self._held += self._bytes(encoded)
-        while self._held > self._cache_bytes and len(self._cache) > 1:
-            _, dropped = self._cache.popitem(last=False)
-            self._held -= self._bytes(dropped)
-        return encoded
+        return (record.media, record.history, record.question, record.options, record.kind, system)
 
     @property
     def feature_bytes(self) -> int:
         """Bytes of the features that frozen towers made of the prompts that are kept."""
-        return sum(features.nbytes for row in self._cache.values() for features in row.features.values())
+        with self._lock:
+            rows = list(self._cache.values())
+        return sum(features.nbytes for row in rows for features in row.features.values())
 
-    def _bytes(self, row: Encoded) -> int:
+    def __call__(self, record: Record) -> Encoded:
+        key = self.key(record)
+        while True:
+            with self._lock:
+                if key in self._cache:
+                    self._cache.move_to_end(key)
+                    self.hits += 1
+                    return self._cache[key]
+                begun = self._making.get(key)
+                if begun is None:
+                    self.misses += 1
+                    mine = self._making[key] = Future()
+                    break
+            found = begun.result()
+            if found is not None:
+                with self._lock:
+                    self.hits += 1
+                return found
+            # The other thread's error names its own record: make it again, to name this one.
+        encoded: Encoded | None = None
+        try:
+            encoded = self.encode(record)
+            return encoded
+        finally:
+            with self._lock:
+                del self._making[key]
+                if encoded is not None:
+                    self._keep(key, encoded)
+            mine.set_result(encoded)
+
+    def _keep(self, key: Hashable, row: Encoded) -> None:
+        self._cache[key] = row
+        self._held += self.bytes_of(row)
+        while self._held > self.cache_bytes and len(self._cache) > 1:
+            _, dropped = self._cache.popitem(last=False)
+            self._held -= self.bytes_of(dropped)
+
+    def bytes_of(self, row: Encoded) -> int:
         """What a prompt holds once frozen towers have encoded it: its tensors, and a float32 vector for each media token."""
         return row.size + 4 * self._hidden * sum(i in self._media_ids for i in row.ids)
 
@@ -143,10 +184,31 @@ class Encoder:
         except ValueError as error:
             raise InputError(f"{record.source or record.id}: the processor refuses it: {error}") from error
 
+    @contextmanager
+    def _own_processor(self) -> Iterator[Qwen2_5OmniProcessor]:
+        """The processor, or in another thread than the encoder's own a copy: a tokenizer refuses to be changed while it is in use, and
+        which padding it uses is such a change."""
+        if threading.get_ident() == self._home:
+            yield self.processor
+            return
+        with self._lock:
+            spare = self._spare.pop() if self._spare else None
+        if spare is None:
+            spare = copy.deepcopy(self.processor)
+        try:
+            yield spare
+        finally:
+            with self._lock:
+                self._spare.append(spare)
+
     def _encode(self, record: Record) -> Encoded:
+        with self._own_processor() as processor:
+            return self._processed(record, processor)
+
+    def _processed(self, record: Record, processor: Qwen2_5OmniProcessor) -> Encoded:
         clips = [self.decode(ref, self.shape.limits) for ref in record.media]
         messages = prompts.render(record, self.template, self.system)
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         frames = [(clip, torch.from_numpy(clip.frames).permute(0, 3, 1, 2)) for clip in clips if clip.frames is not None]
         videos = [pictures for clip, pictures in frames if clip.fps is not None]
         stills = [pictures[0] for clip, pictures in frames if clip.fps is None]
@@ -164,7 +226,7 @@ class Encoder:
             arguments |= {"audio": sounds, "audio_kwargs": {"max_length": longest + WINDOW, "truncation": False}}
         if in_video:
             arguments |= {"load_audio_from_video": True, "audio_from_video_indices": slots}
-        batch = self.processor(**arguments)
+        batch = processor(**arguments)
         return self._encoded(batch, in_video)
 
     @staticmethod

@@ -7,7 +7,8 @@ For a prompt with completions o_1..o_G, rewards r_i and advantages A_i = (r_i - 
 (GRPO: Shao et al. 2024, arXiv 2402.03300; token-level sum `dapo`: Yu et al. 2025, arXiv 2503.14476). Loss types, advantages, rewards,
 logging, distribution and checkpoints are TRL's; nothing of them is copied. What is different here:
 
-- a row is a record; its prompt is decoded, processed and (under frozen towers) encoded once, however many completions it gets;
+- a row is a record; its prompt is decoded, processed and (under frozen towers) encoded once, however many completions it gets; what the
+  next step reads is prepared while this one trains (`prefetch`);
 - the same media and the same positions go into rollout, old, reference and policy passes; stock TRL drops video and sound after
   the rollout; a batch that would be scored without its media raises `BlindBatchError`;
 - the prompt of a group is computed once in each of these passes (`shared_prefix`);
@@ -47,6 +48,7 @@ from omnistage.rl.feature_metrics import LogsFeatures
 from omnistage.rl.heads import carried
 from omnistage.rl.heads.predict import Reader
 from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of, without_dropout
+from omnistage.rl.prefetch import Prefetch, PreparesAhead
 from omnistage.rl.refill import Refilling
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.rewarded import Recorder
@@ -63,7 +65,7 @@ def rows_of(records: Sequence[Record], template: str, system: str | None) -> lis
     return [{"prompt": prompts.render(record, template, system)} | base.columns_of(record) for record in records]
 
 
-class OmniGRPOTrainer(ResumesWhole, LogsFeatures, Refilling):
+class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
     """TRL's trainer for a Qwen2.5-Omni thinker.
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
@@ -98,6 +100,7 @@ class OmniGRPOTrainer(ResumesWhole, LogsFeatures, Refilling):
             raise ValueError("two records share an id")
         self.pools = list(pools)
         self.encoder = encoder
+        self.prefetch = Prefetch(encoder)
         self.recorder = recorder
         self.graphs = Graphs()
         self.refill_rounds = refill_rounds
@@ -195,13 +198,29 @@ class OmniGRPOTrainer(ResumesWhole, LogsFeatures, Refilling):
         output: dict[str, Any] = super()._generate_and_score_completions(self._shown(inputs))
         self._noted = None
         output["encoded"] = self._rows
+        self._log_media(self._mode)
         return output
 
     def _shown(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        self._rows = [self.encoder(self.records[row["record_id"]]) for row in inputs]
+        records = [self.records[row["record_id"]] for row in inputs]
+        rows = self._read([*records, *self._shuffled(records[:: self.num_generations])])
+        self._rows = rows[: len(inputs)]
         if self.needs_shuffled:
-            inputs = [row | {"shuffled": texts} for row, texts in zip(inputs, self._shuffled(inputs), strict=True)]
+            texts = self._texts_of(rows[len(inputs) :], len(inputs))
+            inputs = [row | {"shuffled": of_group} for row, of_group in zip(inputs, texts, strict=True)]
         return inputs
+
+    def _read(self, records: Sequence[Record]) -> list[Encoded]:
+        """Inputs of these records; those of the next step are begun."""
+        if self.model.training:
+            passes = self.num_iterations * self.args.steps_per_generation
+            prompts_here = self.args.per_device_train_batch_size * self.args.steps_per_generation // self.num_generations
+            done = self.state.global_step * self.args.gradient_accumulation_steps // passes
+            self._follow(prompts_here, done)
+        return self.prefetch.take(records)
+
+    def _asked(self, records: Sequence[Record]) -> list[Record]:
+        return [*records, *self._shuffled(records)]
 
     def recorded(self, record_id: str) -> dict[str, Any]:
         """What a recorded completion says of its record: the columns of rewards, and the question as it is asked."""
@@ -254,20 +273,24 @@ class OmniGRPOTrainer(ResumesWhole, LogsFeatures, Refilling):
                 completions = drawn.ids
         return rollout.until_end(completions, self.eos_token_ids)
 
-    def _shuffled(self, inputs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-        """For each row, texts of half a group's completions of its prompt with the frames out of order; none where no picture moves."""
-        heads = [self.records[row["record_id"]] for row in inputs[:: self.num_generations]]
+    def _shuffled(self, records: Sequence[Record]) -> list[Record]:
+        """The records with their frames out of order, if a reward asks for that; none where no picture moves."""
         # A step holds one modality, so all ranks sample or none does.
-        if not any(ref.kind == "video" for record in heads for ref in record.media):
-            return [[] for _ in inputs]
-        shuffled = [
-            head.with_media(tuple(replace(ref, shuffle=self.args.seed) if ref.kind == "video" else ref for ref in head.media))
-            for head in heads
+        if not self.needs_shuffled or not any(ref.kind == "video" for record in records for ref in record.media):
+            return []
+        return [
+            record.with_media(tuple(replace(ref, shuffle=self.args.seed) if ref.kind == "video" else ref for ref in record.media))
+            for record in records
         ]
+
+    def _texts_of(self, shuffled: Sequence[Encoded], rows: int) -> list[list[str]]:
+        """For each of `rows` rows, texts of half a group's completions of its prompt in `shuffled`; none where that is empty."""
+        if not shuffled:
+            return [[] for _ in range(rows)]
         count = max(1, self.num_generations // 2)
-        texts = [self._decoded(ids) for ids in self._sample([self.encoder(record) for record in shuffled], count)]
-        groups = [texts[at * count : (at + 1) * count] for at in range(len(heads))]
-        return [groups[at // self.num_generations] for at in range(len(inputs))]
+        texts = [self._decoded(ids) for ids in self._sample(shuffled, count)]
+        groups = [texts[at * count : (at + 1) * count] for at in range(len(shuffled))]
+        return [groups[at // self.num_generations] for at in range(rows)]
 
     def head_values(self, completion_ids: Sequence[Sequence[int]]) -> list[dict[str, list[dict[str, Any]]]]:
         """What each head of the policy reads off the completions (token ids) of this process's rows."""

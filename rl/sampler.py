@@ -75,7 +75,23 @@ class StepSampler(Sampler[int]):
             if given > skipped:
                 yield index
 
+    def batches(self, rows: int, *, process: int = 0, processes: int = 1) -> Iterator[list[int]]:
+        """The batches of one process, in order, each row of a group once and each step once, whatever `repeats` and `passes`.
+
+        `rows` counts the groups of a batch. Processes take turns: of a step's batches one gets the first, the next one the second, as
+        accelerate deals them out. It is a look at the plan: the sampler's own iteration, and a state that it has loaded, stay as they are.
+        """
+        for step in self._rows_of_steps():
+            for start in range(process * rows, len(step), processes * rows):
+                yield step[start : start + rows]
+
     def _indices(self) -> Iterator[int]:
+        for rows in self._rows_of_steps():
+            step = [row for row in rows for _ in range(self.repeats)]
+            for _ in range(self.passes):
+                yield from step
+
+    def _rows_of_steps(self) -> Iterator[list[int]]:
         generators = [np.random.default_rng([self.seed, index]) for index in range(len(self.pools))]
         queues: list[list[int]] = [[] for _ in self.pools]
         for turn in self.turns():
@@ -86,6 +102,4 @@ class StepSampler(Sampler[int]):
                     # Rows that this step has already are put last (the queue is emptied from its end), so that no step has one twice.
                     queues[turn] = sorted(order, key=lambda row: row not in rows)
                 rows.append(queues[turn].pop())
-            step = [row for row in rows for _ in range(self.repeats)]
-            for _ in range(self.passes):
-                yield from step
+            yield rows

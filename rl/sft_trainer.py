@@ -18,6 +18,7 @@ from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoded, Encoder, check_not_blind
 from omnistage.rl.feature_metrics import LogsFeatures
 from omnistage.rl.policy import thinker_of
+from omnistage.rl.prefetch import Prefetch, PreparesAhead
 from omnistage.rl.resume import ResumesWhole
 from omnistage.rl.sampler import Pool, StepSampler
 from omnistage.rl.towers import Towers
@@ -51,6 +52,7 @@ class Collator:
 
     def __init__(self, encoder: Encoder, records: Mapping[str, Record]) -> None:
         self.encoder = encoder
+        self.prefetch = Prefetch(encoder)
         self.records = records
         self.tokenizer = encoder.processor.tokenizer
 
@@ -61,7 +63,7 @@ class Collator:
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         records = [self.records[feature["record_id"]] for feature in features]
-        rows = [self.encoder(record) for record in records]
+        rows = self.prefetch.take(records)
         responses = [self.response_ids(record) for record in records]
         ids, mask, positions = right_padded(rows, responses, self.tokenizer.pad_token_id)
         labels = ids.masked_fill(mask == 0, -100)
@@ -70,7 +72,7 @@ class Collator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": positions, "encoded": rows}
 
 
-class OmniSFTTrainer(ResumesWhole, LogsFeatures, SFTTrainer):  # type: ignore[misc]
+class OmniSFTTrainer(ResumesWhole, PreparesAhead, LogsFeatures, SFTTrainer):  # type: ignore[misc]
     """TRL's supervised trainer for a Qwen2.5-Omni thinker; `pools` say which rows are drawn together and how often."""
 
     def __init__(
@@ -88,6 +90,9 @@ class OmniSFTTrainer(ResumesWhole, LogsFeatures, SFTTrainer):  # type: ignore[mi
         self.check(records)
         self.pools = list(pools)
         self.encoder = encoder
+        self.records = {record.id: record for record in records}
+        collator = self.collator(encoder, self.records)
+        self.prefetch = collator.prefetch
         args.remove_unused_columns = False
         args.max_length = None
         args.dataset_kwargs = {"skip_prepare_dataset": True}
@@ -96,7 +101,7 @@ class OmniSFTTrainer(ResumesWhole, LogsFeatures, SFTTrainer):  # type: ignore[mi
             model,
             args=args,
             train_dataset=rows,
-            data_collator=self.collator(encoder, {record.id: record for record in records}),
+            data_collator=collator,
             processing_class=encoder.processor,
             **kwargs,
         )
@@ -116,6 +121,16 @@ class OmniSFTTrainer(ResumesWhole, LogsFeatures, SFTTrainer):  # type: ignore[mi
     def _get_train_sampler(self, dataset: Any = None) -> StepSampler:
         per_step = self.args.per_device_train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
         return StepSampler(self.pools, prompts=per_step, steps=self.args.max_steps, seed=self.args.seed)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The next step's batches, as the trainer's own."""
+        # A data loader's own processes have no threads of this one.
+        if self.args.dataloader_num_workers == 0:
+            accumulated = self.args.gradient_accumulation_steps
+            self._follow(self.args.per_device_train_batch_size, self.state.global_step * accumulated, depth=accumulated)
+        batches = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._log_media("train")
+        return batches
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         rows = inputs.pop("encoded")

@@ -10,26 +10,27 @@ from transformers import Qwen2_5OmniThinkerConfig
 from omnistage.data import media
 from omnistage.data.media import MediaLimits
 from omnistage.data.media_cache import MediaCache
-from omnistage.data.section import Section
+from omnistage.data.section import CountOrZero, Section
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder, MediaShape
 from omnistage.rl.feature_cache import FeatureCache
 from omnistage.stages import files
 from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.loading import build
-from omnistage.stages.recipe.schema import Cache, Media, Recipe
+from omnistage.stages.recipe.schema import Cache, Media, Recipe, RunMedia
 
 NAME = "omnistage.json"
 
 
 class Presentation(Section):
-    """Sampling of clips, wording of questions, and the system turn; and the caches of this run, which are not saved with a model."""
+    """Sampling of clips, wording of questions, and the system turn; and how this run reads clips, which is not saved with a model."""
 
     media: Media = Media()
     prompt: Prompt = "think_answer"
     system_prompt: str | None = None
     cache: Cache | None = Field(None, exclude=True)
     feature_cache: Cache | None = Field(None, exclude=True)
+    workers: CountOrZero = Field(RunMedia().workers, exclude=True)
 
 
 def of_recipe(recipe: Recipe) -> Presentation:
@@ -40,6 +41,7 @@ def of_recipe(recipe: Recipe) -> Presentation:
         system_prompt=recipe.model.system_prompt,
         cache=recipe.media.cache,
         feature_cache=recipe.media.feature_cache,
+        workers=recipe.media.workers,
     )
 
 
@@ -70,4 +72,5 @@ def encoder(presentation: Presentation, folder: str) -> Encoder:
         system=presentation.system_prompt,
         decode=MediaCache(kept.path, kept.max_bytes).decode if kept else media.decode,
         feature_cache=FeatureCache(features.path, features.max_bytes) if features else None,
+        workers=presentation.workers,
     )

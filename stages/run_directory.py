@@ -21,7 +21,8 @@ from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe
 
 VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
 AGAIN = "again.json"
-CACHES = ("cache", "feature_cache")
+# Keys of `media:` that change nothing that a run learns.
+READING = ("cache", "feature_cache", "workers")
 STARTED_FROM = "start.json"
 # What a stage drew of each source, and how many records were left out.
 DATA = "data.json"
@@ -40,7 +41,7 @@ def claim(recipe: Recipe, folder: Path, source: str | Path | None) -> None:
     PartialState().wait_for_everyone()
     if claimed:
         held = files.read_json(path)
-        difference = _difference(_without_caches(held.get("recipe", {})), _without_caches(wanted["recipe"]))
+        difference = _difference(_as_read(held.get("recipe", {})), _as_read(wanted["recipe"]))
         if difference:
             raise InputError(
                 f"run_dir {str(folder)!r} holds a run of another recipe: {difference}; choose another run_dir, or remove that folder"
@@ -80,9 +81,9 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _without_caches(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Where clips and features are kept changes nothing that a run learns, so that it may change between two starts."""
-    return recipe | {"media": {key: value for key, value in recipe.get("media", {}).items() if key not in CACHES}}
+def _as_read(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Where clips and features are kept, and who reads them, changes nothing that a run learns: it may change between two starts."""
+    return recipe | {"media": {key: value for key, value in recipe.get("media", {}).items() if key not in READING}}
 
 
 def _difference(held: Any, wanted: Any, where: str = "") -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from trl import GRPOTrainer
+from trl import GRPOTrainer, SFTTrainer
 from trl.trainer import utils
 
 LOGPS = (
@@ -54,6 +54,10 @@ def _expect(owner: object, name: str, signature: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_method_of_the_trainer(name: str) -> None:
     _expect(GRPOTrainer, name, METHODS[name])
+
+
+def test_method_of_the_supervised_trainer() -> None:
+    _expect(SFTTrainer, "get_batch_samples", "self epoch_iterator num_batches device")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from omnistage.data.records import Modality, Record
 from omnistage.rewards.grade import grade_completion
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoder
+from omnistage.rl.prefetch import read_ahead
 from omnistage.rl.towers import Towers
 from omnistage.stages import files, presentation, rows
 from omnistage.stages.measure import controls
@@ -66,10 +68,11 @@ def answers(
         settings |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
     texts: list[str] = [""] * len(records)
     model.eval()
-    with torch.random.fork_rng(), tqdm(total=len(records), desc=label, disable=None, leave=False) as bar:
+    shown_together = list(batches(records, drawing.batch_size))
+    ahead = read_ahead(encoder, [[records[index] for index in indices] for indices in shown_together])
+    with torch.random.fork_rng(), tqdm(total=len(records), desc=label, disable=None, leave=False) as bar, closing(ahead):
         torch.manual_seed(seed)
-        for indices in batches(records, drawing.batch_size):
-            encoded = [encoder(records[index]) for index in indices]
+        for indices, encoded in zip(shown_together, ahead, strict=True):
             out = rollout.generate(model, towers, encoded, num_generations=1, pad_id=tokenizer.pad_token_id, **settings)
             ended = rollout.until_end(out, end_ids)
             for index, text in zip(indices, tokenizer.batch_decode(ended, skip_special_tokens=True), strict=True):

@@ -70,6 +70,7 @@ class RunMedia(Media):
     feature_cache: Cache | None = Field(
         None, description="keep what frozen towers make of clips on disk; null: run those towers again in every run"
     )
+    workers: CountOrZero = Field(1, description="threads of a process that prepare the next step's clips while this one trains; 0: none")
 
     @model_validator(mode="after")
     def caches_lie_apart(self) -> Self:
@@ -79,7 +80,7 @@ class RunMedia(Media):
 
     def shown(self) -> Media:
         """What travels with the model."""
-        return Media(**self.model_dump(exclude={"cache", "feature_cache"}))
+        return Media(**self.model_dump(include=set(Media.model_fields)))
 
 
 class Synth(Section):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from trl import GRPOConfig
 
 from omnistage.rl import policy
@@ -74,6 +75,7 @@ def main(data: str, checkpoint: str, out: str) -> None:
             pools=[Pool(tuple(range(8)), 1.0)],
             encoder=world.encoder(model),
         )
+        trainer.encoder.workers = 1
         trainer.train()
         logs = [row for row in trainer.state.log_history if "loss" in row]
         plain = policy.thinker_of(trainer.model)
@@ -82,6 +84,8 @@ def main(data: str, checkpoint: str, out: str) -> None:
             "grad_norm": [row["grad_norm"] for row in logs],
             "reward": [row["reward"] for row in logs],
             "reward_std": [row["reward_std"] for row in logs],
+            "decoded": [row["media/decoded"] for row in logs],
+            "decoded_by": gather_object([trainer.encoder.misses]),
         }
         if state.is_main_process:
             torch.save(plain.state_dict(), f"{out}-{modality}.pt")

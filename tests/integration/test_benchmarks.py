@@ -30,6 +30,14 @@ def test_the_feature_benchmark_runs() -> None:
     ran("benchmarks/features.py", "--tokens", "60", "--rounds", "2")
 
 
+def test_the_prefetch_benchmark_measures_each_way(tmp_path: Path) -> None:
+    small = ("--rounds", "1", "--clips", "2", "--steps", "1", "--prompts", "1", "--group", "2", "--completion", "4")
+    ran("benchmarks/prefetch.py", *small, "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert set(found["reading"]["ways"]) == {"caller", "threads 1", "threads 2", "processes 1", "processes 2"}
+    assert {workers: len(samples) for workers, samples in found["steps"].items()} == {"0": 1, "1": 1, "2": 1}
+
+
 def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     ran("benchmarks/gpu.py", "--size", "tiny", "--device", "cpu", "--rounds", "1", "--shape", "short", "--out", tmp_path)
     found = json.loads((tmp_path / "cpu-tiny.json").read_text())["shapes"]["short"]

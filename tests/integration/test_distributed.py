@@ -39,6 +39,9 @@ def test_two_processes_agree_with_one(world: World, tmp_path: Path) -> None:
     for modality, logged in one.items():
         assert logged["reward_std"][0] > 0
         assert logged["grad_norm"][0] > 0
+        # Four prompts a step, each read by the one process that needs it.
+        assert two[modality]["decoded"] == logged["decoded"] == [4, 4]
+        assert (logged["decoded_by"], two[modality]["decoded_by"]) == ([8], [4, 4])
         for key in ("reward", "grad_norm", "loss"):
             assert two[modality][key] == pytest.approx(logged[key], rel=1e-4, abs=1e-6), (modality, key)
         mine = torch.load(tmp_path / f"one-{modality}.pt", weights_only=True)

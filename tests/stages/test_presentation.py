@@ -1,4 +1,4 @@
-"""How clips are shown travels with a model; where a run keeps decoded clips and features does not."""
+"""How clips are shown travels with a model; how a run reads them, and where it keeps what it read, does not."""
 
 from __future__ import annotations
 
@@ -72,10 +72,23 @@ def test_caches_do_not_travel_with_a_model(tmp_path: Path) -> None:
     assert presentation.of_checkpoint(str(tmp_path)) == shown.model_copy(update={"cache": None, "feature_cache": None})
 
 
+def test_workers_are_the_runs_own(tmp_path: Path, world: World) -> None:
+    """One unless the recipe says otherwise; none is allowed; a model does not say how many there were."""
+    for said, workers in (("", 1), (", workers: 0", 0), (", workers: 3", 3)):
+        shown = presentation.of_recipe(recipe(tmp_path, said))
+        assert presentation.encoder(shown, str(world.checkpoint)).workers == workers
+        presentation.save(shown, tmp_path)
+        assert "workers" not in json.dumps(json.loads((tmp_path / presentation.NAME).read_text()))
+        assert presentation.of_checkpoint(str(tmp_path)).workers == 1
+    with pytest.raises(RecipeError, match=r"media\.workers: is -1; must be at least 0"):
+        recipe(tmp_path, ", workers: -1")
+
+
 def test_run_may_go_on_with_another_cache_and_with_no_other_limits(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run_directory.claim(recipe(tmp_path), run, None)
-    run_directory.claim(recipe(tmp_path, ", cache: {path: here, max_gb: 1.5}, feature_cache: {path: there, max_gb: 1.5}"), run, None)
+    read = ", cache: {path: here, max_gb: 1.5}, feature_cache: {path: there, max_gb: 1.5}, workers: 2"
+    run_directory.claim(recipe(tmp_path, read), run, None)
     changed = recipes.load(tmp_path / "recipe.yaml", ["media.fps=1.0"])
     with pytest.raises(InputError, match=r"media\.fps is 2\.0 there and 1\.0 here"):
         run_directory.claim(changed, run, None)
