@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run a recipe's stages", description="Runs the stages of a recipe in order.")
-    run.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe (demo, humansense_7b, gen3dhf_mos, chatpose)")
+    run.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe (demo, humansense_7b, chatpose ...)")
     run.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value (stages.video.steps=5)"
     )

@@ -110,7 +110,7 @@ def test_bad_recipe_is_one_line_and_writes_nothing(kind: str, folder: Path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nope.yaml"], "nope.yaml: no such file, and unknown shipped recipe 'nope.yaml'; known: chatpose, demo, gen3dhf_mos, humansense_7b"),
+        (["run", "nope.yaml"], "nope.yaml: no such file, and unknown shipped recipe 'nope.yaml'; known: chatpose, demo"),
         (["run", "recipe.yaml", "--from", "vido"], "recipe.yaml: unknown stage 'vido'; did you mean 'video'? known: start, video"),
         (["run", "recipe.yaml", "--only", "x", "--dry-run"], "recipe.yaml: unknown stage 'x'; known: start, video"),
         (["run", "recipe.yaml", "--set", "steps"], "--set steps: must read KEY=VALUE, with dots between the parts of KEY"),
