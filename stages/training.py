@@ -32,6 +32,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from omnistage.data.errors import RecipeError, unknown_name
 from omnistage.rl import policy
 from omnistage.rl.heads import carried
+from omnistage.rl.stale_gradients import NoStaleGradients
 from omnistage.stages import files, presentation
 from omnistage.stages.main_process import say
 from omnistage.stages.presentation import Presentation
@@ -299,4 +300,4 @@ def write_folder(
 
 def callbacks(out: Path, name: str) -> Sequence[TrainerCallback]:
     """The callbacks of every training stage."""
-    return [RunLog(out, name)]
+    return [RunLog(out, name), NoStaleGradients()]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import head_data
 from omnistage.stages import files
 from small_run import grpo, omnistage, recipe, sources, write
+from world import World
 
 STAGES = ("01-cold_start", "02-video", "03-audio_video", "04-mos")
 
@@ -88,3 +89,18 @@ def test_adapters_are_merged_from_shards(tmp_path: Path) -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")) for name in changed)
+
+
+def test_a_tower_that_is_not_used_has_no_gradient(world: World, tmp_path: Path) -> None:
+    """A step of sound, then one of pictures: the second must not repeat what the audio tower was told in the first."""
+    data = [{"path": str(world.data / f"cold_start_{modality}.json"), "modality": modality} for modality in ("audio", "video")]
+    stage = recipe()["stages"][0] | {"data": data, "batch_size": 2, "steps": 2, "save_every": None, "evaluate": False}
+    model = {"path": str(world.checkpoint), "dtype": "float32"}
+    found = []
+    for engine in ("single", "zero3"):
+        changes: dict[str, Any] = {"run_dir": engine, "launch": {"engine": engine, "threads": 1}, "model": model, "synth": None}
+        write(tmp_path / "recipe.yaml", recipe(stages=[stage], evaluation=None, **changes))
+        done = omnistage("run", "recipe.yaml", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append([row["grad_norm"] for row in files.read_lines(tmp_path / engine / "01-cold_start" / "metrics.jsonl")[:2]])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
