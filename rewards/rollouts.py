@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REWARD, ADVANTAGE, EXTRA = "reward/", "advantage/", "extra/"
 # True of a completion that was drawn and not trained on, in steps that may replace groups.
 DROPPED = "dropped"
-_LISTS = ("options", "media", *NEEDS)
+_LISTS = ("options", "media", "shuffled")
 _PLAIN = ("prompt", "messages", "completion")
 
 
@@ -31,7 +31,7 @@ def _schema(names: Sequence[str]) -> pa.Schema:
     texts = pa.list_(pa.string())
     types: dict[str, pa.DataType] = {"step": pa.int64(), "group": pa.int64(), "advantage": pa.float64()}
     types |= {name: texts if name in _LISTS else pa.string() for name in (*ROW_COLUMNS, *_PLAIN)}
-    types |= {name: texts for name in names if name in NEEDS}
+    types |= {name: texts if name in _LISTS else pa.string() for name in names if name in NEEDS}
     types |= {
         "values": pa.list_(pa.float64()),
         "completion_ids": pa.list_(pa.int32()),
@@ -47,7 +47,8 @@ def write(folder: Path, step: int, rows: Sequence[dict[str, Any]]) -> None:
 
     Each row holds the columns of `base.ROW_COLUMNS`, `group` (its prompt's number in the step), `prompt`, `messages` (the prompt as TRL has
     it, in JSON), `completion`, `completion_ids`, `advantage`, `reward/NAME` for each reward (None: not scored) and, where there are any,
-    `shuffled`, `dropped` (drawn and not trained on, so without an advantage), `advantage/SEGMENT` and `extra/COLUMN` (written as JSON).
+    `shuffled`, `heads` (in JSON), `dropped` (drawn and not trained on, so without an advantage), `advantage/SEGMENT` and `extra/COLUMN`
+    (written as JSON).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

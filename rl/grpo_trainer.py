@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -105,8 +106,8 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
         self.graphs = Graphs()
         self.refill_rounds = refill_rounds
         self._rows: list[Encoded] = []
-        # The rollout of the step in hand and the adapters that drew it.
-        self._noted: tuple[decode.Drawn, tuple[str, ...]] | None = None
+        # The last rollout of the step in hand: what was drawn, for each of which prompts, and the adapters that drew it.
+        self._noted: tuple[decode.Drawn, list[Encoded], tuple[str, ...]] | None = None
         args.remove_unused_columns = False
         args.generation_kwargs = {"suppress_tokens": forbidden_tokens(encoder.processor)} | (args.generation_kwargs or {})
         # TRL loads the reference from wherever the policy's configuration says that it came from.
@@ -269,7 +270,7 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
             else:
                 settings |= {"temperature": self.temperature, "graphs": self.graphs}
                 drawn = decode.generate(thinker, self.towers(model), heads, **settings)
-                self._noted = drawn, active_adapters(thinker)
+                self._noted = drawn, [row for row in heads for _ in range(num_generations)], active_adapters(thinker)
                 completions = drawn.ids
         return rollout.until_end(completions, self.eos_token_ids)
 
@@ -293,12 +294,17 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
         return [groups[at // self.num_generations] for at in range(rows)]
 
     def head_values(self, completion_ids: Sequence[Sequence[int]]) -> list[dict[str, list[dict[str, Any]]]]:
-        """What each head of the policy reads off the completions (token ids) of this process's rows."""
+        """What each head of the policy reads off the completions (token ids) of this process's rows, with all units."""
         found: list[dict[str, list[dict[str, Any]]]] = [{} for _ in completion_ids]
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
-        ) as model:
-            thinker, size = thinker_of(model), self.args.per_device_train_batch_size
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
+            ) as model,
+            self.accelerator.autocast(),
+            without_dropout(model),
+        ):
+            # Each row has a copy of its prompt here, so the groups of a shared forward would not fit.
+            thinker, size = thinker_of(model), min(self.args.per_device_train_batch_size, self.num_generations)
             for name, head in carried.heads_of(thinker).items():
                 reader = Reader(thinker, self.encoder, head, towers=self.towers(model))
                 for start in range(0, len(completion_ids), size):
@@ -342,21 +348,28 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
                 log_probs.append(drawn[chunk])
                 continue
             score = plain if self.sharing.mode is None else shared
-            with self.accelerator.autocast():
+            # Completions are drawn with all units: so are the log-probs made that the policy is held against.
+            units = nullcontext() if torch.is_grad_enabled() else without_dropout(model)
+            with self.accelerator.autocast(), units:
                 made = score(rows, ids, mask, logits_to_keep, compute_entropy)
             log_probs.append(made[0])
             entropies += [made[1]] if made[1] is not None else []
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
 
     def _noted_by(self, model: torch.nn.Module, completions: Tensor) -> Tensor | None:
-        """Log-probs [B, C] of the rollout in hand if `model`, with the adapters that are on now, drew these very completions [B, C]."""
-        if self._noted is None or model is not self.model or not self.sharing.reuse or active_adapters(model) != self._noted[1]:
+        """Log-probs [B, C] of the rollout in hand if `model`, with the adapters that are on now, drew these very completions [B, C] of
+        these very prompts on every process. Of a step whose groups were replaced the last draw is not all of it."""
+        if self._noted is None or model is not self.model or not self.sharing.reuse:
             return None
-        ids, log_probs = self._noted[0]
+        (ids, log_probs), prompts, adapters = self._noted
+        if active_adapters(model) != adapters:
+            return None
         # TRL may pad to a multiple, the loop behind the last end: a negative number cuts.
         more = completions.shape[1] - ids.shape[1]
-        same = torch.equal(pad(ids, (0, more), value=self._tokenizer.pad_token_id), completions)
-        return pad(log_probs, (0, more)) if same else None
+        same = [id(row) for row in prompts] == [id(row) for row in self._rows]
+        same = same and torch.equal(pad(ids, (0, more), value=self._tokenizer.pad_token_id), completions)
+        # A pass on some processes alone would wait for ever where the weights are sharded.
+        return None if self._most(float(not same)) else pad(log_probs, (0, more))
 
     def _plain(
         self, model: torch.nn.Module, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, entropy: bool = False

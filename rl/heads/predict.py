@@ -35,7 +35,7 @@ class Reader:
         self.thinker = thinker
         self.encoder = encoder
         self.head = head
-        self.towers = towers or Towers(thinker)
+        self.towers = towers or Towers(thinker, encoder.feature_cache)
         tokenizer = encoder.processor.tokenizer
         self.pad_id: int = tokenizer.pad_token_id
         token = None if head is None else head.spec.token

@@ -29,9 +29,10 @@ class Sharing:
 
     The first time that a class of shapes is met (prompts and completions up to a power of two), a few rows are scored both ways; where they
     differ by more than the tolerance, this says so once and scores plainly from then on. Log-probs that a rollout noted (`drawn`) are held
-    against the same rows; `reuse`, whether they may stand for a pass, is never so in half precision and ends where they differ. `agree`
-    makes one number of those of all ranks, the largest, so that all of them check and fall back together. `half` says that weights or
-    products are of half precision, `device` which kind of device scores.
+    against such rows the first time that a class comes with them, which a step whose groups were replaced does not; `reuse`, whether
+    they may stand for a pass, is never so in half precision and ends where they differ. `agree` makes one number of those of all ranks, the
+    largest, so that all of them check and fall back together. `half` says that weights or products are of half precision, `device` which
+    kind of device scores.
     """
 
     def __init__(self, setting: Setting, agree: Callable[[float], float], *, half: bool, device: str) -> None:
@@ -41,6 +42,7 @@ class Sharing:
         self.reuse = not half
         self.checks = 0
         self._seen: set[tuple[int, int]] = set()
+        self._seen_noted: set[tuple[int, int]] = set()
 
     def prove(
         self, rows: Sequence[Encoded], ids: Tensor, mask: Tensor, width: int, plain: Score, shared: Score, drawn: Tensor | None = None
@@ -49,10 +51,12 @@ class Sharing:
         if self.mode is None:
             return
         layout = pack(rows, ids[:, -width:], mask[:, -width:]).layout
-        new = {group.size_class for group in layout.groups} - self._seen
-        if not self.agree(float(bool(new))):
+        met = {group.size_class for group in layout.groups}
+        met_noted = set[tuple[int, int]]() if drawn is None else met
+        if not self.agree(float(bool(met - self._seen or met_noted - self._seen_noted))):
             return
-        self._seen |= new
+        self._seen |= met
+        self._seen_noted |= met_noted
         self.checks += 1
         # Rows of one group, the longest prompt's: what is wrong with sharing shows there.
         longest = max(rows, key=lambda row: len(row.ids))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnistage.rl.encoding import Encoded, left_padded
+from omnistage.rl.encoding import Encoded, check_not_blind, left_padded
 from omnistage.rl.shared_prefix.graphed import Graphs
 from omnistage.rl.towers import Towers
 
@@ -161,10 +161,12 @@ def generate(
     the device); in the static form there may be a few columns of padding behind the last end, and on a GPU `graphs` captures it.
 
     Raises:
+        BlindBatchError: a prompt has media placeholders and no media.
         RuntimeError: a token was drawn from scores that are not finite.
     """
     device = thinker.device
     ids, mask, _ = (tensor.to(device).repeat_interleave(num_generations, -2) for tensor in left_padded(rows, pad_id))
+    check_not_blind(thinker, ids[::num_generations], rows)
     static = device.type != "cpu" if static is None else static
     kept: list[Tensor] = []
 

@@ -45,6 +45,11 @@ async def later(completions, **columns):
 @reward(needs=["shuffled"])
 def temporal(completions, shuffled, **columns):
     return [float(len(texts)) for texts in shuffled]
+
+
+@reward(needs=["heads"])
+def readout(completions, heads, **columns):
+    return [read["mos"][0]["values"]["score"] for read in heads]
 """
 MESSAGES = '[{"role": "user", "content": [{"type": "text", "text": "What?"}]}]'
 GROUPS = [["B", "Bx", "Axx", ""], ["A", "A", "A", "A"]]
@@ -140,6 +145,16 @@ def test_a_reward_that_needs_shuffled_frames(run: Path, tmp_path: Path) -> None:
         replay(run, own(run, "temporal"))
     rollouts.write(tmp_path / "other", 1, rows(1, shuffled=["a", "b"]))
     assert replay(tmp_path / "other", own(run, "temporal")).spreads[0].mean == 2
+
+
+def test_a_reward_that_needs_heads(run: Path, tmp_path: Path) -> None:
+    """What was read off a completion is recorded as text and handed to the reward as it was."""
+    text = '{"mos": [{"values": {"score": 2.5}}], "pose": []}'
+    rollouts.write(tmp_path / "other", 1, rows(1, heads=text))
+    assert [row["heads"] for row in next(rollouts.read(tmp_path / "other"))] == [text] * 8
+    assert replay(tmp_path / "other", own(run, "readout")).spreads[0].mean == 2.5
+    with pytest.raises(InputError, match="needs the column 'heads'"):
+        replay(run, own(run, "readout"))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from omnistage.data.rotations import geodesic_deg
 from omnistage.rewards import registry
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
+from omnistage.rl.feature_cache import FeatureCache
 from omnistage.rl.head_trainer import HeadCollator, HeadTrainer, check_records, learn_token
 from omnistage.rl.heads import anchor, carried
 from omnistage.rl.heads.codec import codec_of, correlation_loss
@@ -373,6 +374,56 @@ def test_what_a_head_reads_off_a_completion_can_be_a_reward(world: World, tmp_pa
     assert any(answered)
     with pytest.raises(InputError, match="the policy carries no head"):
         trainer_for(world, poses, tmp_path / "no", [reward])
+
+
+class Carrying(World):
+    """Its model carries a head with random weights and dropout."""
+
+    def model(self) -> Any:
+        torch.manual_seed(1)
+        model = super().model()
+        carried.add(model, spec_of(SCORES, body={"sizes": [16], "dropout": 0.5}))
+        return model
+
+
+def test_a_reward_reads_heads_with_all_units_a_group_at_a_time(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy in training drops units of its adapters and of its head; what is read of a completion is not to depend on which."""
+    trainer = trainer_for(
+        Carrying(world.data, world.checkpoint),
+        world.records("video"),
+        tmp_path,
+        adapter=LoraConfig(r=4, lora_dropout=0.5, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False),
+        per_device_train_batch_size=8,
+    )
+    sizes = []
+    values = Reader.values
+
+    def noting(reader: Reader, rows: Any, answers: Any) -> Any:
+        sizes.append(len(rows))
+        return values(reader, rows, answers)
+
+    monkeypatch.setattr(Reader, "values", noting)
+    rows = list(next(iter(trainer.get_train_dataloader())))
+    trainer._shown(rows)
+    trainer.model.train()
+    first, second = (trainer.head_values([[40, 41]] * 8) for _ in range(2))
+    assert first == second
+    assert len({read["mos"][0]["values"]["score"] for read in first}) == 4, "one value for each of four prompts"
+    assert sizes == [2] * 8, "each row has its own copy of the prompt: a whole forward of packed groups would not fit"
+    assert carried.heads_of(policy.thinker_of(trainer.model))["mos"].training
+
+
+def test_a_reader_uses_the_feature_cache(world: World, tmp_path: Path) -> None:
+    model = Carrying(world.data, world.checkpoint).model()
+    policy.freeze(model, ["vision", "audio", "language"])
+    found = []
+    for _ in range(2):
+        encoder = world.encoder(model)
+        encoder.feature_cache = FeatureCache(tmp_path, 10**9)
+        reader = Reader(model.eval(), encoder, carried.heads_of(model)["mos"])
+        found.append([prediction.values for prediction in reader(world.records("video"))])
+    assert found[0] == found[1]
+    assert reader.towers.origins == {"disk": 8}
 
 
 def test_damaged_head_files_are_named(world: World, tmp_path: Path) -> None:

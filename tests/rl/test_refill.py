@@ -16,6 +16,7 @@ from omnistage.rewards.base import About, marked
 from omnistage.rl import credit
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
+from omnistage.rl.shared_prefix import decode
 from world import World
 
 G, P = 2, 4
@@ -207,6 +208,49 @@ def test_without_a_flat_group_nothing_is_drawn_again(world: World, tmp_path: Pat
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
     logs = trainer.state.log_history
     assert [logs[0][f"groups/{name}"] for name in ("no_spread", "drawn_again")] == [0.0, 0.0]
+
+
+def test_log_probs_of_other_prompts_are_never_taken(world: World, tmp_path: Path) -> None:
+    """A policy that always says the same draws the same tokens for other prompts, too; theirs were noted last."""
+    everything = [record.id for record in world.records("video")]
+    model = world.model()
+    end = world.encoder(model).processor.tokenizer.eos_token_id
+    batches = []
+    for reuse in (True, False):
+        worth = Worth([])
+        trainer = trainer_for(
+            world,
+            tmp_path,
+            [worth],
+            1,
+            kind=OmniGRPOTrainer,
+            num_iterations=2,
+            generation_kwargs={"suppress_tokens": [token for token in range(model.vocab_size) if token != end]},
+        )
+        trainer.sharing.reuse = reuse
+        step(trainer, first_rows(trainer))
+        worth.flat = frozenset(everything)
+        batches.append(step(trainer, first_rows(trainer))[0])
+        assert metrics(trainer, "drawn_again", "refilled") == [1.0, 0.0]
+    assert batches[0]["completion_ids"].unique().tolist() == [end]
+    assert (batches[0]["old_per_token_logps"] - batches[1]["old_per_token_logps"]).abs().max() <= 1e-5
+
+
+def test_what_a_rollout_noted_is_proved_behind_a_refilled_step_too(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step, one of whose groups is replaced, is scored; the next one's shapes are known, and what it notes is wrong."""
+    right = decode._by_kernel
+    monkeypatch.setattr(decode, "_by_kernel", lambda query, key, value, *others: right(query, key, torch.zeros_like(value), *others))
+    calls = []
+
+    def worth(completions: list[Any], **columns: Any) -> list[float]:
+        calls.append(len(completions))
+        return [0.0 if len(calls) == 1 and at < G else float(at % 2) for at in range(len(completions))]
+
+    trainer = trainer_for(world, tmp_path, [worth], 1, kind=OmniGRPOTrainer, num_iterations=2, max_steps=4)
+    with pytest.warns(UserWarning, match="log-probs noted while sampling differ from the plain way by .*: those of the rollout policy are"):
+        trainer.train()
+    assert calls == [P * G, G, P * G]
+    assert not trainer.sharing.reuse
 
 
 def test_a_segment_or_what_is_not_scored_counts(world: World, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import GenerationConfig
 
+from omnistage.data.errors import BlindBatchError
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoded
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
@@ -131,6 +132,14 @@ def test_both_forms_agree_under_autocast(world: World) -> None:
         assert 0 < (found.log_probs - exact.log_probs).abs()[same].max() <= 0.1
 
 
+def test_a_rollout_is_never_blind(world: World) -> None:
+    model = ready(world)
+    rows = prompts(world, model, ["audio", "video"])
+    rows[1].pictures = None
+    with pytest.raises(BlindBatchError, match="row 1 has video placeholders and no video features"):
+        draw(world, model, rows, do_sample=True)
+
+
 def test_broken_weights_are_no_completions(world: World) -> None:
     model = ready(world)
     model.lm_head.weight.data[7] = torch.nan
@@ -248,3 +257,30 @@ def test_wrong_log_probs_of_a_rollout_are_found_out(world: World, tmp_path: Path
     with pytest.warns(UserWarning, match="log-probs noted while sampling differ from the plain way by .*: those of the rollout policy are"):
         _, passes, _ = run(world, tmp_path, num_iterations=2)
     assert passes == ["policy, scored", "policy", "policy"] * 2
+
+
+def first_batch(trainer: Counting) -> dict[str, Any]:
+    """The rollout of the first step, scored."""
+    trainer.model.train()
+    torch.manual_seed(2)
+    batch: dict[str, Any] = trainer._generate_and_score_completions(list(next(iter(trainer.get_train_dataloader()))))
+    return batch
+
+
+def test_the_pass_drops_no_units_either(world: World, tmp_path: Path) -> None:
+    """Completions are drawn with all units of the adapters; so is their policy scored where a pass is made in place of what was noted."""
+    adapter = LoraConfig(r=4, lora_dropout=0.5, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    found = []
+    for reuse in (True, False):
+        trainer = trainer_for(world, world.records("audio")[:4], tmp_path, kind=Counting, adapter=adapter, num_iterations=2)
+        trainer.sharing.reuse = reuse
+        found.append(first_batch(trainer)["old_per_token_logps"])
+        assert trainer.passes == ([] if reuse else ["policy, scored"])
+    assert (found[0] - found[1]).abs().max() <= 1e-5
+
+
+def test_a_pass_is_made_by_all_processes_or_none(world: World, tmp_path: Path) -> None:
+    trainer = trainer_for(world, world.records("audio")[:4], tmp_path, kind=Counting, num_iterations=2)
+    trainer._most = lambda value: max(value, 1.0)  # Another process holds groups that were replaced.
+    first_batch(trainer)
+    assert trainer.passes == ["policy, scored"]
