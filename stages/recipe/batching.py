@@ -58,7 +58,8 @@ def prompt_tokens(media: Media, modality: Modality) -> int:
 def group_tokens(recipe: Recipe, stage: GrpoStage) -> int:
     """The most tokens of one group in a forward pass: its prompt once (or G times, without sharing) and G completions."""
     prompt = max(prompt_tokens(recipe.media, source.modality or stage.modality) for source in stage.data)
-    copies = stage.num_generations if stage.shared_prefix == "off" else 1
+    plain = stage.shared_prefix == "off" or (stage.shared_prefix == "auto" and recipe.model.attention == "eager")
+    copies = stage.num_generations if plain else 1
     return copies * prompt + stage.num_generations * stage.max_completion_length
 
 

@@ -118,14 +118,10 @@ class Launch(Section):
         return self
 
 
-class Measurement(Section):
-    """What is measured, and how answers are drawn."""
+class HeldOut(Section):
+    """What a model is measured on."""
 
     data: list[Source] = Field(min_length=1, description="held-out files")
-    batch_size: Count = Field(64, description="prompts per forward pass")
-    max_new_tokens: Count = Field(1024, description="longest answer, in tokens; an answer that is cut off is wrong")
-    controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
-    sampled: bool = Field(False, strict=True, description="score one answer sampled at temperature 1 too")
 
     @field_validator("data")
     @classmethod
@@ -134,6 +130,15 @@ class Measurement(Section):
             if source.pass_rate is not None:
                 raise ValueError(f"{source.path} has a pass_rate; what a model is measured on must not be chosen by what a model answers")
         return data
+
+
+class Measurement(HeldOut):
+    """What is measured, and how answers are drawn."""
+
+    batch_size: Count = Field(64, description="prompts per forward pass")
+    max_new_tokens: Count = Field(1024, description="longest answer, in tokens; an answer that is cut off is wrong")
+    controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
+    sampled: bool = Field(False, strict=True, description="score one answer sampled at temperature 1 too")
 
 
 class Evaluation(Measurement):
@@ -344,10 +349,9 @@ class GrpoStage(Training):
         return self.prompts_per_step * self.num_generations
 
 
-class HeadMeasurement(Section):
+class HeadMeasurement(HeldOut):
     """What a head is measured on after its stage."""
 
-    data: list[Source] = Field(min_length=1, description="held-out files")
     batch_size: Count = Field(32, description="prompts per forward pass")
     max_new_tokens: Count = Field(64, description="longest answer of a head at a token, in tokens; one without the token is a miss")
     controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
@@ -429,6 +433,17 @@ class Recipe(Section):
                     total = f"{where}: prompts_per_step x num_generations"
                     divisor = stage.per_device_batch * processes
                     _must_divide(total, stage.completions_per_step, "per_device_batch x launch.processes", divisor)
+        return self
+
+    @model_validator(mode="after")
+    def attention_can_share(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, GrpoStage) and stage.shared_prefix not in ("auto", "off") and self.model.attention == "eager":
+                where = f"stages[{index}] ({stage.name})"
+                raise ValueError(
+                    f"{where}: shared_prefix is {stage.shared_prefix!r} and model.attention is 'eager', which cannot share; "
+                    "shared_prefix must be auto or off (both score plainly), or the attention another one"
+                )
         return self
 
     @model_validator(mode="after")

@@ -312,6 +312,20 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
             "evaluation.data: held.json has a pass_rate; what a model is measured on must not be chosen by what a model answers",
         ),
         (
+            [
+                "stages.start={name: start, kind: head, learning_rate: 1e-3, steps: 2, data: [{path: a.json}], "
+                "head: {name: mos, codec: {kind: affine, low: 0, high: 1}, losses: [{name: l1}]}, "
+                "evaluation: {data: [{path: held.json, pass_rate: {file: r.jsonl}}]}}"
+            ],
+            "stages[0] (start).evaluation.data: held.json has a pass_rate; what a model is measured on must not be chosen by what "
+            "a model answers",
+        ),
+        (
+            ["model.attention=eager", "stages.video.shared_prefix=cat"],
+            "stages[1] (video): shared_prefix is 'cat' and model.attention is 'eager', which cannot share; "
+            "shared_prefix must be auto or off (both score plainly), or the attention another one",
+        ),
+        (
             ["launch={engine: ddp, processes: 3}", "stages.start.batch_size=15"],
             "stages[1] (video): prompts_per_step is 8 and launch.processes is 3; the first must be a multiple of the second",
         ),
