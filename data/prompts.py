@@ -20,7 +20,7 @@ _ANSWER_FORM: Mapping[AnswerKind, str] = {
     AnswerKind.SCALAR: "one number in digits",
     AnswerKind.POSE: "a description of the pose",
 }
-_CONTROL_TOKEN = re.compile(r"<\|[A-Za-z0-9_]++\|>")
+CONTROL_TOKEN = re.compile(r"<\|[A-Za-z0-9_]++\|>")
 _ANSWER_WORD: Mapping[AnswerKind, str] = {
     AnswerKind.SINGLE_CHOICE: "",
     AnswerKind.MULTI_SELECT: "all",
@@ -52,8 +52,15 @@ def _lettered(record: Record) -> list[tuple[str, str]]:
     return list(zip(ascii_uppercase[: len(record.options)], record.options, strict=True))
 
 
-# `short` is for tiny models that learned the form of the answer in a cold start and could not follow an instruction.
-TEMPLATES: Mapping[str, Callable[[Record], str]] = {"think_answer": _think_answer, "short": _short}
+def _plain(record: Record) -> str:
+    return "\n".join([record.question.strip(), *(f"{letter}. {option}" for letter, option in _lettered(record))])
+
+
+# `short` is for tiny models that learned the form of the answer in a cold start and could not follow an instruction; `plain` adds nothing
+# to a question, as published instruction data has it.
+TEMPLATES: Mapping[str, Callable[[Record], str]] = {"think_answer": _think_answer, "short": _short, "plain": _plain}
+# Templates whose answers stand in no tags.
+UNTAGGED = frozenset({"plain"})
 
 
 def text(record: Record, template: str = "think_answer") -> str:
@@ -87,7 +94,7 @@ def texts(record: Record) -> Iterator[tuple[str, str]]:
 def control_token(record: Record) -> str | None:
     """Why a text of the record cannot be used: the model would read a part of it as a control token, a clip's place say. None: it can."""
     for name, part in texts(record):
-        found = _CONTROL_TOKEN.search(part)
+        found = CONTROL_TOKEN.search(part)
         if found:
             return f"its {name} holds {found[0]!r}, which the model reads as a control token"
     return None

@@ -133,7 +133,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from omnistage.rl import policy
     from omnistage.stages import presentation, show
 
-    policy.check_folder(arguments.model)
+    policy.check_folder(arguments.model, "--model")
     shown = presentation.of_checkpoint(arguments.model)
     if arguments.prompt:
         shown = shown.model_copy(update={"prompt": arguments.prompt})

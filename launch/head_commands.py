@@ -83,25 +83,31 @@ def _predict(arguments: argparse.Namespace) -> int:
             raise InputError(f"--data {source.path}: no such file")
     use_one_device()
     from omnistage.rl.heads import carried, words
-    from omnistage.stages import asking, predict, rows
+    from omnistage.stages import asking, files, predict, rows
 
     records = rows.read_sources(sources) if sources else []
     rows.check_media(records)
-    model, encoder = asking.load(arguments.checkpoint)
-    head = None if arguments.sentence else carried.head_of(model, arguments.head, arguments.checkpoint)
+    asking.check(arguments.checkpoint)
+    spec = None
+    if not arguments.sentence:
+        spec = carried.chosen(carried.described(arguments.checkpoint), arguments.head, arguments.checkpoint)
+        predict.check(spec, arguments.dropout)
+        if spec.codec.kind == "rot6d" and arguments.out is None:
+            raise InputError(f"head {spec.name!r} puts out poses; give a folder to write them to (--out)")
     if arguments.question is not None:
-        kind = AnswerKind.LEVEL if head is None else AnswerKind.POSE if head.spec.codec.kind == "rot6d" else AnswerKind.SCALAR
         refs = [asking.media_of(path) for path in arguments.media]
-        records = [asking.record_of(arguments.question, refs, kind=kind)]
-    if head is None:
+        records = [asking.record_of(arguments.question, refs, kind=asking.kind_for(spec) if spec else AnswerKind.LEVEL)]
+    if arguments.out is not None:
+        files.make_folder(Path(arguments.out), "--out")
+    # All that can be wrong is said before weights are loaded.
+    model, encoder = asking.load(arguments.checkpoint)
+    if spec is None:
         return _told(arguments, records, list(words.WordReader(model, encoder, arguments.sentence, arguments.levels)(records)))
-    if head.spec.codec.kind == "rot6d" and arguments.out is None:
-        raise InputError(f"head {head.spec.name!r} puts out poses; give a folder to write them to (--out)")
     found = list(
         predict.predictions(
             model,
             encoder,
-            head,
+            carried.heads_of(model)[spec.name],
             records,
             batch_size=arguments.batch_size,
             max_new_tokens=arguments.max_new_tokens,

@@ -56,9 +56,17 @@ def grade(answer_text: str | None, *, target: str, kind: AnswerKind | str, optio
     return Grade(0.0, answer, "wrong")
 
 
-def grade_completion(text: str, *, target: str, kind: AnswerKind | str, options: Sequence[str] = (), partial: bool = False) -> Grade:
-    """Grade a whole completion: what its last answer tag holds, and nothing outside it. Raises as `grade` does."""
-    return grade(answer_of(text), target=target, kind=kind, options=options, partial=partial)
+def grade_completion(
+    text: str, *, target: str, kind: AnswerKind | str, options: Sequence[str] = (), partial: bool = False, tagged: bool = True
+) -> Grade:
+    """Grade a whole completion: what its last answer tag holds, and nothing outside it. Raises as `grade` does.
+
+    Where no tags were asked for (`tagged` is False), a completion without any is its own answer.
+    """
+    answer = answer_of(text)
+    if answer is None and not tagged:
+        answer = text.strip() or None
+    return grade(answer, target=target, kind=kind, options=options, partial=partial)
 
 
 def read(answer_text: str, kind: AnswerKind, options: Sequence[str]) -> str | None:

@@ -127,6 +127,11 @@ class Encoder:
         system = prompts.system_of(record, self.system)
         return (record.media, record.history, record.question, record.options, record.kind, system)
 
+    def forget(self) -> None:
+        """Let go of all prompts that are kept: the tokenizer reads texts otherwise from now on."""
+        self._cache.clear()
+        self._held = 0
+
     @property
     def feature_bytes(self) -> int:
         """Bytes of the features that frozen towers made of the prompts that are kept."""

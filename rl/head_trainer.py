@@ -43,7 +43,7 @@ def check_records(records: Sequence[Record], spec: HeadSpec, answers: Sequence[s
 
     Raises:
         RecordError: an answer does not fit the head, or does not hold its token once for each value.
-        InputError: no record has an answer for the head.
+        InputError: no record has an answer for the head, or the loss has text and no record has any.
     """
     codec = codec_of(spec)
     asked = 0
@@ -61,11 +61,23 @@ def check_records(records: Sequence[Record], spec: HeadSpec, answers: Sequence[s
             raise RecordError(f"{where}: its answer holds {spec.token} {answer.count(spec.token)} times, and it has {count} values for it")
     if not asked:
         raise InputError(f"none of {len(records)} records has an answer for the head {spec.name!r} ({spec.codec.kind})")
+    if spec.text_weight and spec.token is None and not any(record.response for record in records):
+        raise InputError(f"losses of the head {spec.name!r} has 'text', and none of {len(records)} records has a 'response' to learn")
+
+
+def check_token(tokenizer: Any, token: str) -> None:
+    """Raises `InputError` for a token that the tokenizer knows as an ordinary piece of words: in a sentence it is written otherwise."""
+    if token in tokenizer.get_vocab() and token not in tokenizer.get_added_vocab():
+        raise InputError(f"token {token!r} is an ordinary piece of the model's words; choose one that no text holds, as '<POSE>'")
 
 
 def learn_token(thinker: Any, processor: Qwen2_5OmniProcessor, token: str) -> int:
-    """The id of a token that the tokenizer knows, or is taught, as one piece; the embeddings grow where they have no row left for it."""
+    """The id of a token that the tokenizer knows, or is taught, as one piece; the embeddings grow where they have no row left for it.
+
+    Raises `InputError` as `check_token` does.
+    """
     tokenizer = processor.tokenizer
+    check_token(tokenizer, token)
     if token not in tokenizer.get_vocab():
         tokenizer.add_tokens([token], special_tokens=True)
     if len(tokenizer) > thinker.get_input_embeddings().num_embeddings:
@@ -112,8 +124,12 @@ class HeadCollator(Collator):
 class HeadTrainer(OmniSFTTrainer):
     """Trains one head of a thinker and whatever else of it is not frozen.
 
-    `learning_rate` is the head's own, None that of everything else. `answers` are what a record without a demonstration is answered with.
+    `head_learning_rate` is the head's own; None: that of everything else. `answers` are what a record without a demonstration is answered
+    with.
     """
+
+    # By what the whole step asks for: the trainer is not to divide again.
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -127,6 +143,9 @@ class HeadTrainer(OmniSFTTrainer):
         self.spec = spec
         self.answers = tuple(answers)
         self.head_learning_rate = head_learning_rate
+        # Values and tokens that the step in hand learns; and of each term its sum and its number of them since the last line of the log.
+        self._of_step: list[int] = [0, 0]
+        self._noted = {name: [0.0, 0.0] for name in (*(term.name for term in spec.losses), _ACCURACY)}
         thinker = thinker_of(model)
         self.head = carried.add(thinker, spec)
         super().__init__(model, **kwargs)
@@ -154,44 +173,75 @@ class HeadTrainer(OmniSFTTrainer):
                 optimizer.add_param_group(settings | {"params": moved, "lr": rate, "of_head": True})
         return optimizer
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The micro-batches of a step as the trainer takes them; counts what all of them, on all processes, ask of head and text."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [[0, 0], *(_asked_for(batch["head_targets"], batch["labels"]) for batch in batches)]
+        self._of_step = self.accelerator.reduce(torch.tensor(counts, device=device).sum(0)).tolist()
+        return batches, items
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        targets = inputs.pop("head_targets")
-        labels = inputs.pop("labels")
+        """The micro-batch's part of the step's loss.
+
+        Each value of the step weighs the same, and each token, whichever micro-batch and process it fell to; the processes' gradients are
+        averaged.
+        """
+        targets, labels = inputs.pop("head_targets"), inputs.pop("labels")
         outputs = model(**inputs, labels=labels if self.spec.text_weight else None)
-        loss = self._head_loss(outputs["heads"][self.spec.name], targets)
-        if num_items_in_batch is not None:
-            # The trainer then leaves it to the loss to be spread over the micro-batches of a step.
-            loss = loss / self.current_gradient_accumulation_steps
+        values, tokens = _asked_for(targets, labels)
+        of_step, processes = (self._of_step, self.accelerator.num_processes) if self.model.training else ([values, tokens], 1)
+        loss = self._head_loss(outputs["heads"][self.spec.name], targets) * (processes * values / max(1, of_step[0]))
         if self.spec.text_weight:
-            loss = loss + self.spec.text_weight * self._text_loss(outputs["text_logits"], labels, num_items_in_batch)
+            text = self._text_loss(outputs["text_logits"], labels)
+            loss = loss + self.spec.text_weight * text * (processes * tokens / max(1, of_step[1]))
         return (loss, outputs) if return_outputs else loss
 
-    def _text_loss(self, logits: Tensor, labels: Tensor, of_step: Any) -> Tensor:
-        """Cross-entropy of the labelled tokens: their sum over the number of the whole step's, `of_step`, where the trainer counts them."""
-        wanted = labels[:, 1:]
-        wanted = wanted[wanted != -100]
+    def _text_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the labelled tokens; 0 where there is none."""
+        wanted = _labelled(labels)
         total = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum")
-        mode = "train" if self.model.training else "eval"
-        if len(wanted):
-            self._metrics[mode][f"{self.spec.name}/text"].append(total.item() / len(wanted))
-            self._metrics[mode]["mean_token_accuracy"].append((logits.argmax(-1) == wanted).float().mean().item())
-        if of_step is None:
-            return total / max(1, len(wanted))
-        # It counts the tokens of all ranks, whose gradients are averaged.
-        shared = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        return total * shared / torch.as_tensor(of_step, device=total.device).clamp(min=1)
+        self._note("text", total.item(), len(wanted))
+        self._note(_ACCURACY, float((logits.argmax(-1) == wanted).sum()), len(wanted))
+        return total / max(1, len(wanted))
 
     def _head_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The weighted terms of outputs [N, size], which are logged one by one; 0 where nothing is asked."""
+        """The weighted terms of outputs [N, size], means over the values asked for; 0 where nothing is asked."""
         asked = ~targets.isnan().any(1)
         total = outputs.sum() * 0
         if not asked.any():
             return total
-        mode = "train" if self.model.training else "eval"
         for term in self.spec.losses:
             if term.name == "text":
                 continue
             value = self.head.codec.loss(term.name, outputs[asked], targets[asked].to(outputs.device))
-            self._metrics[mode][f"{self.spec.name}/{term.name}"].append(value.item())
+            count = int(asked.sum())
+            self._note(term.name, value.item() * count, count)
             total = total + term.weight * value
         return total
+
+    def _note(self, name: str, total: float, count: int) -> None:
+        self._noted[name][0] += total
+        self._noted[name][1] += count
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds each term's mean since the last line over the values, or tokens, of all processes."""
+        noted = torch.tensor(list(self._noted.values()), dtype=torch.float32, device=self.accelerator.device)
+        for name, (total, count) in zip(self._noted, self.accelerator.reduce(noted).tolist(), strict=True):
+            self._noted[name] = [0.0, 0.0]
+            if count:
+                key = name if name == _ACCURACY else f"{self.spec.name}/{name}"
+                self._metrics["train" if self.model.training else "eval"][key].append(total / count)
+        super().log(logs, start_time)
+
+
+_ACCURACY = "mean_token_accuracy"
+
+
+def _labelled(labels: Tensor) -> Tensor:
+    """The ids of labels [B, T] that a token is predicted for."""
+    return labels[:, 1:][labels[:, 1:] != -100]
+
+
+def _asked_for(targets: Tensor, labels: Tensor) -> list[int]:
+    """How many values of the head (targets [N, T], NaN where none is asked) and how many tokens a micro-batch learns."""
+    return [int((~targets.isnan().any(1)).sum()), len(_labelled(labels))]

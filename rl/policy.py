@@ -51,37 +51,39 @@ def thinker_of(model: nn.Module) -> Qwen2_5OmniThinkerForConditionalGeneration:
     return inside
 
 
-def _check_hub(path: str) -> None:
+def _check_hub(path: str, where: str) -> None:
     if path.startswith((".", "/")) or path.count("/") != 1:
-        raise InputError(f"model.path: {path!r} does not exist")
+        raise InputError(f"{where}: {path!r} does not exist")
     try:
         kind = AutoConfig.from_pretrained(path).model_type
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"model.path: {path!r} is no folder here, and as a name on the hub it cannot be had: {reason}") from error
+        raise InputError(f"{where}: {path!r} is no folder here, and as a name on the hub it cannot be had: {reason}") from error
     if kind not in ARCHITECTURES:
-        raise InputError(f"model.path: {path!r} is a {kind!r} model; known: {', '.join(ARCHITECTURES)}")
+        raise InputError(f"{where}: {path!r} is a {kind!r} model; known: {', '.join(ARCHITECTURES)}")
 
 
-def check_folder(path: str) -> None:
+def check_folder(path: str, where: str = "model.path") -> None:
     """Say in one line why a folder, or a name on the hub, is no checkpoint; of the hub only the configuration is fetched.
+
+    `where` names the setting that gave the path.
 
     Raises:
         InputError: it is not there, has no configuration, or one of another architecture.
     """
     folder = Path(path)
     if not folder.exists():
-        _check_hub(path)
+        _check_hub(path, where)
         return
     config = folder / "config.json"
     if not config.is_file():
-        raise InputError(f"model.path: {path!r} is no checkpoint: it has no config.json")
+        raise InputError(f"{where}: {path!r} is no checkpoint: it has no config.json")
     try:
         kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except ValueError as error:
-        raise InputError(f"model.path: {config} is not valid JSON ({error})") from error
+        raise InputError(f"{where}: {config} is not valid JSON ({error})") from error
     if kind not in ARCHITECTURES:
-        raise InputError(f"model.path: {path!r} is a {kind!r} model; known: {', '.join(ARCHITECTURES)}")
+        raise InputError(f"{where}: {path!r} is a {kind!r} model; known: {', '.join(ARCHITECTURES)}")
 
 
 def load(path: str, *, dtype: str = "auto", attention: str = "auto") -> Qwen2_5OmniThinkerForConditionalGeneration:

@@ -14,7 +14,7 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.rl.heads import carried
-from omnistage.rl.policy import thinker_of
+from omnistage.rl.policy import thinker_of, whole
 
 
 class ResumesWhole:
@@ -26,8 +26,11 @@ class ResumesWhole:
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # transformers takes what it leaves out from the dictionary that it is given.
         super()._save(output_dir, None if state_dict is None else dict(state_dict))  # type: ignore[misc]
-        if self.args.should_save:
-            carried.write(thinker_of(self.model), output_dir or self.args.output_dir, state_dict)
+        thinker = thinker_of(self.model)
+        # Not those of the dictionary: beside adapters DeepSpeed collects what is trained alone, and an earlier stage's head is not.
+        with whole(carried.all_of(thinker)):
+            if self.args.should_save:
+                carried.write(thinker, output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = self.model if model is None else model

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from omnistage.data import prompts
 from omnistage.data.errors import InputError
 from omnistage.data.records import MediaRef
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.heads import carried
 from omnistage.rl.heads.carried import Head
 from omnistage.rl.heads.predict import Reader
-from omnistage.stages import asking, predict
+from omnistage.rl.heads.spec import BODY_JOINTS
+from omnistage.stages import asking, files, predict
 
 HELP = "/see PATH, /mute PATH, /reset, /quit; anything else is a question"
 
@@ -44,7 +46,7 @@ class Chat:
         if command in ("/see", "/mute"):
             if not rest.strip():
                 raise InputError(f"{command}: needs a path")
-            self.refs.append(asking.media_of(rest.strip(), heard=command == "/see"))
+            self.refs.append(asking.media_of(str(Path(rest.strip()).expanduser()), heard=command == "/see"))
             return [f"({self.refs[-1].kind}{' with its sound' if self.refs[-1].sound else ''}: {rest.strip()})"]
         if command == "/reset":
             self.refs, self.history = [], []
@@ -58,18 +60,17 @@ class Chat:
         record = asking.record_of(question, self.refs, history=self.history)
         row = self.encoder(record)
         [ids] = self.reader.answers([row], self.max_new_tokens)
-        answer = self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=False).strip()
-        told = [answer]
-        if self.head is not None:
-            [values] = self.reader.values([row], [ids])
-            for value in values:
-                told.append(self._shown(value))
+        said = self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=False)
+        # As a turn that the next question looks back on, one that a policy made up would end the conversation.
+        answer = prompts.CONTROL_TOKEN.sub("", said).strip()
+        values = [] if self.head is None else self.reader.values([row], [ids])[0]
         self.history.append((question, answer))
-        return told
+        return [answer, *(self._shown(value) for value in values)]
 
     def _shown(self, value: dict[str, Any]) -> str:
-        if "rotations" not in value:
+        if len(value.get("rotations", ())) != BODY_JOINTS:
             return f"  {value}"
+        files.make_folder(self.out, "--out")
         self.poses += 1
         stem = self.out / f"pose-{self.poses}"
         predict.write_pose(stem, value["rotations"], label=f"pose {self.poses}")

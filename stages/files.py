@@ -29,6 +29,14 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder that the user named. Raises `InputError`, opening with the `option`, where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {folder}: cannot be written to ({error.strerror})") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -30,11 +30,13 @@ def merge(checkpoint: str, out: Path, *, base: str | None = None, dtype: str = "
     if not about.is_file():
         told = "its weights are whole already" if (folder / "config.json").is_file() else f"it has no {ADAPTER}"
         raise InputError(f"{checkpoint}: there is nothing to merge: {told}")
-    if out.exists() and any(out.iterdir()):
+    if out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out}: holds files; choose a folder that is empty or not there")
     under = base or files.read_json(about).get("base_model_name_or_path")
     if not isinstance(under, str) or not under:
         raise InputError(f"{about}: names no base model; give it (--base)")
+    policy.check_folder(under, "--base" if base else f"{about}: base model")
+    files.make_folder(out, "--out")
     model = policy.load(under, dtype=dtype)
     processor = policy.load_processor(str(folder) if (folder / "processor_config.json").is_file() else under)
     if len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -42,7 +44,6 @@ def merge(checkpoint: str, out: Path, *, base: str | None = None, dtype: str = "
     with torch.no_grad():
         merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     carried.attach(merged, folder)
-    out.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().clone() for name, value in merged.state_dict().items()}
     training.write_folder(merged, out, processor, presentation.of_checkpoint(under), state)
     return out

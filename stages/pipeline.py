@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
+from transformers import Qwen2_5OmniProcessor
 
 from omnistage.data import synth
 from omnistage.data.errors import InputError, unknown_name
@@ -36,7 +37,7 @@ START = "00-start"
 
 @dataclass
 class Run:
-    """A run under way: the recipe, its rows (read once), and the encoder that stages share while the processor stays the same."""
+    """A run under way: the recipe, its rows (read once), and the encoder that stages share while the tokenizer stays the same."""
 
     recipe: Recipe
     folder: Path
@@ -47,10 +48,15 @@ class Run:
     encoder: Encoder | None = None
 
     def encoder_for(self, model_folder: str) -> Encoder:
-        """The run's encoder; processor and positions do not change from stage to stage."""
-        if self.encoder is None:
+        """The run's encoder; another one where the folder's tokenizer has other tokens, as it has behind a head that brings its own."""
+        if self.encoder is None or _tokens(policy.load_processor(model_folder)) != _tokens(self.encoder.processor):
             self.encoder = presentation.encoder(presentation.of_recipe(self.recipe), model_folder)
         return self.encoder
+
+
+def _tokens(processor: Qwen2_5OmniProcessor) -> dict[str, int]:
+    added: dict[str, int] = processor.tokenizer.get_added_vocab()
+    return added
 
 
 def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, source: str | Path | None = None) -> Path:
@@ -140,7 +146,7 @@ def _read_rows(this: Run) -> None:
     for stage in this.recipe.stages:
         if isinstance(stage, EvaluateStage):
             this.held_out[stage.name] = rows.read_sources(stage.data)
-            evaluate.check_controls(this.held_out[stage.name], stage)
+            evaluate.check(this.held_out[stage.name], stage)
         else:
             records, pools, this.kept[stage.name] = rows.counted_pools(stage.data)
             this.train_rows[stage.name] = records, pools
@@ -155,7 +161,7 @@ def _read_rows(this: Run) -> None:
                     head_values.check(this.held_out[stage.name], stage)
     if this.recipe.evaluation is not None:
         this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
-        evaluate.check_controls(this.held_out[""], this.recipe.evaluation)
+        evaluate.check(this.held_out[""], this.recipe.evaluation)
     _check_apart(this)
     if this.recipe.synth is None:
         for records in [*(found for found, _ in this.train_rows.values()), *this.held_out.values()]:
@@ -191,6 +197,9 @@ def _start_model(this: Run) -> None:
                 presentation.save(presentation.of_recipe(this.recipe), folder)
                 files.seal(folder)
         PartialState().wait_for_everyone()
+    for stage in this.recipe.stages:
+        if isinstance(stage, HeadStage):
+            head.check_token(stage, policy.load_processor(this.base).tokenizer)
     if this.recipe.evaluation is not None and this.recipe.evaluation.before:
         _measure(this, this.folder / START, this.base, with_controls=False)
 

@@ -24,10 +24,19 @@ from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.heads.carried import Head
 from omnistage.rl.heads.predict import Prediction, Reader
+from omnistage.rl.heads.spec import BODY_JOINTS, HeadSpec
 from omnistage.stages import files
 
 # Drawn into one page that turns them; every pose has its own files.
 MOST_ON_A_PAGE = 100
+
+
+def check(spec: HeadSpec, passes: int) -> None:
+    """Raises `InputError` for passes with dropout of a head that has none, or that puts out poses."""
+    if passes and not spec.body.dropout:
+        raise InputError(f"--dropout: head {spec.name!r} has no dropout, so that all passes would say the same")
+    if passes and spec.codec.kind == "rot6d":
+        raise InputError(f"--dropout: head {spec.name!r} puts out poses; intervals are of numbers")
 
 
 def predictions(
@@ -37,16 +46,13 @@ def predictions(
     `intervals`: the 2.5th and the 97.5th percentile.
 
     Raises:
-        InputError: a clip cannot be read, or `passes` is asked of a head without dropout or of poses.
+        InputError: a clip cannot be read, or as `check`.
     """
+    check(head.spec, passes)
     reader = Reader(model, encoder, head)
     settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
     if not passes:
         return reader(records, **settings)
-    if not head.spec.body.dropout:
-        raise InputError(f"--dropout: head {head.spec.name!r} has no dropout, so that all passes would say the same")
-    if head.spec.codec.kind == "rot6d":
-        raise InputError(f"--dropout: head {head.spec.name!r} puts out poses; intervals are of numbers")
     head.train()
     torch.manual_seed(0)
     try:
@@ -78,7 +84,8 @@ def write(out: Path, records: Sequence[Record], found: Sequence[Prediction]) -> 
     for number, (record, prediction) in enumerate(zip(records, found, strict=True), start=1):
         values = []
         for at, value in enumerate(prediction.values, start=1):
-            if "rotations" in value:
+            # Our body has places for its own joints only; the rotations of others stay in the line.
+            if len(value.get("rotations", ())) == BODY_JOINTS:
                 # Numbered, since ids may be alike once what no file name holds is taken out.
                 name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]+', '-', record.id)[:60]}-{at}"
                 joints = write_pose(out / "poses" / name, value["rotations"], label=f"{record.id} {at}")

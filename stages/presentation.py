@@ -12,6 +12,7 @@ from omnistage.data.media import MediaLimits
 from omnistage.data.media_cache import MediaCache
 from omnistage.data.section import CountOrZero, Section
 from omnistage.rl import policy
+from omnistage.rl.checkpoint import file_of
 from omnistage.rl.encoding import Encoder, MediaShape
 from omnistage.rl.feature_cache import FeatureCache
 from omnistage.stages import files
@@ -47,8 +48,8 @@ def of_recipe(recipe: Recipe) -> Presentation:
 
 def of_checkpoint(folder: str) -> Presentation:
     """What stands beside the weights; the defaults for a checkpoint that was not trained here."""
-    path = Path(folder) / NAME
-    return build(Presentation, files.read_json(path), str(path)) if path.is_file() else Presentation()
+    path = file_of(folder, NAME)
+    return Presentation() if path is None else build(Presentation, files.read_json(path), str(path))
 
 
 def save(presentation: Presentation, folder: Path) -> None:

@@ -168,17 +168,19 @@ def load(stage: Training, recipe: Recipe, start: Start) -> PreTrainedModel:
 
 
 def adapter(stage: Training, recipe: Recipe) -> LoraConfig | None:
-    """The stage's adapter as peft takes it; frozen parts get none, whatever the targets match."""
+    """The stage's adapter as peft takes it; frozen parts and heads get none, whatever the targets match."""
     lora = recipe.lora_of(stage)
     if lora is None:
         return None
-    prefixes = [re.escape(prefix) for part in recipe.freeze_of(stage) for prefix in policy.PARTS[part]]
+    frozen = [prefix for part in recipe.freeze_of(stage) for prefix in policy.PARTS[part]]
+    # An adapter would change the names under which a head is saved.
+    prefixes = [re.escape(prefix) for prefix in [*frozen, f"{carried.MODULE}."]]
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
-        exclude_modules=rf"({'|'.join(prefixes)}).*" if prefixes else None,
+        exclude_modules=rf"({'|'.join(prefixes)}).*",
         task_type="CAUSAL_LM",
     )
 

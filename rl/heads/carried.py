@@ -15,7 +15,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from omnistage.data.errors import InputError, unknown_name
+from omnistage.rl.checkpoint import file_of
 from omnistage.rl.heads import anchor
 from omnistage.rl.heads.codec import Codec, codec_of
 from omnistage.rl.heads.network import Network
@@ -32,6 +33,8 @@ from omnistage.rl.heads.spec import HeadSpec
 ABOUT, WEIGHTS = "head.json", "head.safetensors"
 MODULE = "omni_heads"
 _PREFIX = f"{MODULE}."
+# A head, or what is said of one.
+AnyHead = TypeVar("AnyHead")
 
 
 @dataclass
@@ -52,15 +55,20 @@ class Head(Network):
         self.spec = spec
 
 
+def all_of(thinker: nn.Module) -> nn.ModuleDict:
+    """The module of all heads that a thinker carries; an empty one where it carries none."""
+    found: nn.ModuleDict = getattr(thinker, MODULE, nn.ModuleDict())
+    return found
+
+
 def heads_of(thinker: nn.Module) -> dict[str, Head]:
     """The heads that a thinker carries, by name."""
-    carried = getattr(thinker, MODULE, None)
-    return {} if carried is None else dict(carried.items())
+    carried: dict[str, Any] = dict(all_of(thinker).items())
+    return carried
 
 
-def head_of(thinker: nn.Module, name: str | None, where: str) -> Head:
+def chosen(heads: Mapping[str, AnyHead], name: str | None, where: str) -> AnyHead:
     """The head of that name, or the only one. Raises `InputError`, opening with `where`, if there is none or the choice is open."""
-    heads = heads_of(thinker)
     if not heads:
         raise InputError(f"{where} carries no head; a stage of kind 'head' makes one")
     if name is None and len(heads) > 1:
@@ -70,13 +78,26 @@ def head_of(thinker: nn.Module, name: str | None, where: str) -> Head:
     return heads[name] if name is not None else next(iter(heads.values()))
 
 
+def check_name(name: str) -> None:
+    """Raises `InputError` for a name of torch's own, which no module can have inside another."""
+    if hasattr(nn.ModuleDict(), name):
+        raise InputError(f"name is {name!r}, which torch's modules have for themselves; choose another")
+
+
 def add(thinker: Any, spec: HeadSpec) -> Head:
-    """The thinker's head of this specification: the one that it carries, or a new one in place of one that is specified otherwise."""
+    """The thinker's head of this specification, in the thinker's mode (training or not).
+
+    One of that name that it carries goes on with its weights where they fit (`HeadSpec.goes_on_from`); else a new one takes its place.
+    """
     carried = heads_of(thinker).get(spec.name)
     if carried is not None and carried.spec == spec:
         return carried
     head = Head(spec, int(thinker.config.get_text_config().hidden_size)).to(thinker.device, torch.float32)
+    if carried is not None and spec.goes_on_from(carried.spec):
+        head.load_state_dict(carried.state_dict())
     head.requires_grad_(False)
+    # A module is born in training, with its dropout on.
+    head.train(thinker.training)
     if getattr(thinker, MODULE, None) is None:
         setattr(thinker, MODULE, nn.ModuleDict())
     getattr(thinker, MODULE)[spec.name] = head
@@ -87,26 +108,26 @@ def add(thinker: Any, spec: HeadSpec) -> Head:
 
 
 def attach(thinker: Any, folder: str | Path) -> None:
-    """Give a thinker the heads that stand in a checkpoint's folder, with their weights; they are not trained until a stage says so.
+    """Give a thinker the heads of a checkpoint (a folder, or a name on the hub); they are not trained until a stage says so.
 
     Raises:
         InputError: the files of the heads are damaged or do not fit the model.
     """
-    about = Path(folder) / ABOUT
-    if not about.is_file():
+    specs = described(folder)
+    if not specs:
         return
-    specs = _specs(about)
+    path = file_of(folder, WEIGHTS) or Path(folder) / WEIGHTS
     try:
-        weights = load_file(about.with_name(WEIGHTS))
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{about.with_name(WEIGHTS)}: cannot be read ({error})") from error
-    for spec in specs:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    for spec in specs.values():
         head = add(thinker, spec)
         own = {name.removeprefix(f"{spec.name}."): value for name, value in weights.items() if name.startswith(f"{spec.name}.")}
         try:
             head.load_state_dict(own, strict=True)
         except RuntimeError as error:
-            raise InputError(f"{about.with_name(WEIGHTS)}: does not fit the model: {' '.join(str(error).split())}") from error
+            raise InputError(f"{path}: does not fit the model: {' '.join(str(error).split())}") from error
 
 
 def write(thinker: nn.Module, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -115,10 +136,10 @@ def write(thinker: nn.Module, folder: str | Path, state: Mapping[str, Tensor] | 
     if not heads:
         return
     if state is None:
-        state = {f"{_PREFIX}{name}": value for name, value in getattr(thinker, MODULE).state_dict().items()}
+        state = {f"{_PREFIX}{name}": value for name, value in all_of(thinker).state_dict().items()}
     # A wrapper puts its own names in front.
     found = {name.partition(_PREFIX)[2]: value for name, value in state.items() if _PREFIX in name}
-    wanted = set(getattr(thinker, MODULE).state_dict())
+    wanted = set(all_of(thinker).state_dict())
     if set(found) != wanted:
         raise RuntimeError(f"the weights to save lack {', '.join(sorted(wanted - set(found)))}")
     save_file({name: value.detach().cpu().float().contiguous() for name, value in found.items()}, Path(folder) / WEIGHTS)
@@ -126,9 +147,13 @@ def write(thinker: nn.Module, folder: str | Path, state: Mapping[str, Tensor] | 
     (Path(folder) / ABOUT).write_text(json.dumps(specs, indent=2) + "\n", encoding="utf-8")
 
 
-def _specs(about: Path) -> list[HeadSpec]:
+def described(folder: str | Path) -> dict[str, HeadSpec]:
+    """What the heads of a checkpoint are, by name; none where it carries none. Raises `InputError` for a damaged file."""
+    about = file_of(folder, ABOUT)
+    if about is None:
+        return {}
     try:
-        return [HeadSpec.model_validate(given) for given in json.loads(about.read_text(encoding="utf-8")).values()]
+        return {name: HeadSpec.model_validate(given) for name, given in json.loads(about.read_text(encoding="utf-8")).items()}
     except (ValueError, AttributeError) as error:
         raise InputError(f"{about}: is no description of heads ({' '.join(str(error).split())})") from error
 

@@ -5,6 +5,7 @@ Outputs are [N, size], a row for each state that was read.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -26,7 +27,7 @@ class Codec(Protocol):
     def targets(self, record: Record) -> Tensor:
         """What the head should put out for a record, [values, T]: one row for each state that is read, none where it is not asked.
 
-        Raises `RecordError` for an answer that does not fit.
+        Raises `RecordError` for an answer that does not fit, and for a value that is no finite number.
         """
         ...
 
@@ -52,10 +53,11 @@ class Numbers:
     def targets(self, record: Record) -> Tensor:
         """[1, size]; a level word stands for the middle of its fifth of the line."""
         if record.kind is AnswerKind.SCALAR:
-            given = list(record.values)
+            given = _finite(record)
         elif record.kind is AnswerKind.LEVEL and self.size == 1:
-            step = (self.spec.high - self.spec.low) / len(LEVELS)
-            given = [self.spec.low + (LEVELS.index(record.target) + 0.5) * step]
+            if record.target not in LEVELS:
+                raise _unfit(record, f"has the level {record.target!r}; known: {', '.join(LEVELS)}")
+            given = [self.of_level(record.target)]
         else:
             return torch.empty(0, self.size)
         if len(given) != self.size:
@@ -64,6 +66,11 @@ class Numbers:
             raise _unfit(record, f"has the value {given}, and the head's sigmoid reaches {self.spec.low:g} to {self.spec.high:g}")
         scaled = [(value - self.spec.low) / (self.spec.high - self.spec.low) for value in given]
         return torch.tensor([scaled], dtype=torch.float32)
+
+    def of_level(self, word: str) -> float:
+        """The middle of a level word's fifth of the line."""
+        step = (self.spec.high - self.spec.low) / len(LEVELS)
+        return self.spec.low + (LEVELS.index(word) + 0.5) * step
 
     def loss(self, name: LossName, outputs: Tensor, targets: Tensor) -> Tensor:
         """`l1` and `l2` of the scaled numbers; `correlation`: 1 - Pearson's r over the rows of a batch, mean over the numbers."""
@@ -95,7 +102,7 @@ class Words:
                 raise _unfit(record, f"has the level {record.target!r}; the head's words are {', '.join(self.spec.words)}")
             value = self.spec.centres[self.spec.words.index(record.target)]
         elif record.kind is AnswerKind.SCALAR and len(record.values) == 1:
-            value = min(max(record.values[0], self.spec.centres[0]), self.spec.centres[-1])
+            value = min(max(_finite(record)[0], self.spec.centres[0]), self.spec.centres[-1])
         else:
             return torch.empty(0, self.size)
         above = next(index for index, centre in enumerate(self.spec.centres) if centre >= value)
@@ -145,7 +152,7 @@ class Poses:
             return torch.empty(0, each)
         if not record.values or len(record.values) % each:
             raise _unfit(record, f"has {len(record.values)} values; a pose has {each}, {self.spec.joints} matrices row by row")
-        return torch.tensor(record.values, dtype=torch.float32).view(-1, each)
+        return torch.tensor(_finite(record), dtype=torch.float32).view(-1, each)
 
     def loss(self, name: LossName, outputs: Tensor, targets: Tensor) -> Tensor:
         """L1 of the matrices' numbers, of the first joint (`root`) or of all others (`body`); `joints`: of the joints' places in metres."""
@@ -181,8 +188,15 @@ def correlation_loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs.sum() * 0
     made, right = outputs - outputs.mean(0), targets - targets.mean(0)
     spread = right.square().sum(0).sqrt()
-    r = (made * right).sum(0) / (made.square().sum(0).sqrt() * spread).clamp(min=1e-8)
+    # A root of 0 has no slope: outputs that are all alike, those of a dead layer say, would turn every weight to NaN.
+    r = (made * right).sum(0) / ((made.square().sum(0) + 1e-12).sqrt() * spread).clamp(min=1e-8)
     return ((1 - r) * (spread > 0)).mean()
+
+
+def _finite(record: Record) -> list[float]:
+    if not all(math.isfinite(value) for value in record.values):
+        raise _unfit(record, f"has the values {', '.join(f'{value:g}' for value in record.values[:9])}; allowed: finite numbers")
+    return list(record.values)
 
 
 def _unfit(record: Record, told: str) -> RecordError:

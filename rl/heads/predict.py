@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from omnistage.data.errors import InputError
 from omnistage.data.records import Record
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoded, Encoder, check_not_blind
@@ -39,6 +40,8 @@ class Reader:
         tokenizer = encoder.processor.tokenizer
         self.pad_id: int = tokenizer.pad_token_id
         token = None if head is None else head.spec.token
+        if head is not None and token is not None and token not in tokenizer.get_vocab():
+            raise InputError(f"head {head.spec.name!r} reads the token {token!r}, which the checkpoint's tokenizer does not know")
         self.token_id: int | None = None if token is None else int(tokenizer.convert_tokens_to_ids(token))
 
     def __call__(self, records: Sequence[Record], *, batch_size: int = 16, max_new_tokens: int = 64) -> Iterator[Prediction]:
@@ -72,7 +75,10 @@ class Reader:
 
     @torch.no_grad()
     def values(self, rows: Sequence[Encoded], answers: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
-        """What the head says of prompts followed by answers (token ids)."""
+        """What the head says of prompts followed by answers (token ids).
+
+        Raises `InputError` where that is no finite number: weights have run away.
+        """
         if self.head is None:
             raise ValueError("there is no head to read")
         device = self.thinker.device
@@ -80,12 +86,17 @@ class Reader:
         check_not_blind(self.thinker, ids, rows)
         found = anchor.places(self.head.spec, ids, mask, [len(row.ids) for row in rows], self.token_id)
         values: list[list[dict[str, Any]]] = [[] for _ in rows]
-        if not len(found):
+        # Sharded weights want all ranks in every forward, whatever each of them has found.
+        if not len(found) and not policy.is_sharded(self.thinker):
             return values
         hidden = self.thinker.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **self.towers.media(rows, device)
         ).last_hidden_state
         outputs = self.head(anchor.states(hidden, found))
+        if not torch.isfinite(outputs).all():
+            raise InputError(
+                f"head {self.head.spec.name!r} puts out numbers that are not finite; its weights or the policy's have run away"
+            )
         for (row, _), value in zip(found.tolist(), self.head.codec.decode(outputs), strict=True):
             values[row].append(value)
         return values

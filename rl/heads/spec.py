@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from omnistage.data.prompts import CONTROL_TOKEN
 from omnistage.data.records import LEVELS
 from omnistage.data.section import Count, Number, NumberOrZero, Section, ShareBelowOne, Text
 
@@ -43,6 +44,15 @@ class AtToken(Section):
     at: Literal["token"] = Field(description="a token of the answer")
     token: Text = Field("<POSE>", description="the token; it is added to the tokenizer where it is missing")
     state: Literal["predicting", "self"] = Field("predicting", description="the state that predicts the token, or the token's own")
+
+    @field_validator("token")
+    @classmethod
+    def token_can_be_answered(cls, token: str) -> str:
+        if token.split() != [token]:
+            raise ValueError(f"is {token!r}; a token is one word without spaces")
+        if CONTROL_TOKEN.search(token):
+            raise ValueError(f"is {token!r}, which reads as a control token of the chat; demonstrations may hold none. '<POSE>' would do")
+        return token
 
 
 class Body(Section):
@@ -147,6 +157,10 @@ class HeadSpec(Section):
         if isinstance(self.codec, Rotations) and self.codec.joints != BODY_JOINTS and any(term.name == "joints" for term in self.losses):
             raise ValueError(f"codec.joints is {self.codec.joints} and losses has 'joints'; places are known of {BODY_JOINTS} joints")
         return self
+
+    def goes_on_from(self, before: HeadSpec) -> bool:
+        """Whether a head that was trained as `before` has the weights of this one: all but the losses is alike."""
+        return self.model_copy(update={"losses": before.losses}) == before
 
     @property
     def text_weight(self) -> float:

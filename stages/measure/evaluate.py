@@ -18,9 +18,10 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from omnistage.data import prompts
 from omnistage.data.errors import InputError
 from omnistage.data.records import Modality, Record
-from omnistage.rewards.grade import grade_completion
+from omnistage.rewards.grade import grade_completion, naming
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.prefetch import read_ahead
@@ -107,13 +108,14 @@ def predictions(
     mine = range(state.process_index, len(shown), state.num_processes)
     label = control or ("sampled" if drawing.sampled else "greedy")
     texts = answers(model, encoder, [shown[index] for index in mine], drawing, label=label, seed=seed + state.process_index)
-    graded = [(index, _prediction(shown[index], text, control, drawing)) for index, text in zip(mine, texts, strict=True)]
+    tagged = encoder.template not in prompts.UNTAGGED
+    graded = [(index, _prediction(shown[index], text, control, drawing, tagged)) for index, text in zip(mine, texts, strict=True)]
     gathered = gather_object(graded) if state.num_processes > 1 else graded
     return [row for _, row in sorted(gathered, key=lambda item: item[0])]
 
 
-def _prediction(record: Record, text: str, control: Control | None, drawing: Drawing) -> dict[str, Any]:
-    grade = grade_completion(text, target=record.target, kind=record.kind, options=record.options)
+def _prediction(record: Record, text: str, control: Control | None, drawing: Drawing, tagged: bool) -> dict[str, Any]:
+    grade = grade_completion(text, target=record.target, kind=record.kind, options=record.options, tagged=tagged)
     return {
         "id": record.id,
         "modality": str(record.modality),
@@ -167,8 +169,18 @@ def scores(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def check_controls(records: Sequence[Record], measurement: Measurement) -> None:
-    """Raises `InputError` when a control cannot be made from these records."""
+def check_graded(records: Sequence[Record], needed_for: str) -> None:
+    """Raises `InputError` for the first record whose answer nobody can grade; no answer is drawn for it first."""
+    for record in records:
+        with naming([record.source], 0):
+            grade = grade_completion("", target=record.target, kind=record.kind, options=record.options)
+        if grade.score is None:
+            raise InputError(f"{record.source}: {grade.reason}; {needed_for} needs answers that are right or wrong")
+
+
+def check(records: Sequence[Record], measurement: Measurement) -> None:
+    """Raises `InputError` when an answer cannot be graded, or a control cannot be made from these records."""
+    check_graded(records, "an evaluation")
     for control in measurement.controls:
         controls.apply(control, [record for record in records if controls.applies(control, record.modality)], 0)
 
@@ -225,14 +237,11 @@ def evaluate_checkpoint(
     if (out / "scores.json").exists():
         raise InputError(f"{out / 'scores.json'} exists; choose another --out, or remove that folder to measure again")
     policy.quiet_libraries()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written to ({error.strerror})") from error
-    policy.check_folder(checkpoint)
+    files.make_folder(out, "--out")
+    policy.check_folder(checkpoint, "checkpoint")
     records = rows.read_sources(evaluation.data)
     rows.check_media(records)
-    check_controls(records, evaluation)
+    check(records, evaluation)
     shown = presentation.of_checkpoint(checkpoint)
     if prompt is not None:
         shown = shown.model_copy(update={"prompt": prompt})

@@ -3,9 +3,11 @@
 `head/predictions.jsonl` holds a line for each record and control, `head/scores.json` the figures:
 
 - numbers (per task and name): SRCC, PLCC, KRCC, RMSE and MAE, with 95 % intervals by bootstrap over clips; of a constant prediction the
-  correlations are 0;
-- poses (per task): MPJPE and PA-MPJPE in mm and the geodesic angle in degrees, beside those of the mean pose of the training records. An
-  answer without the head's token is scored as that mean pose, and counted as `missing`.
+  correlations are 0. A level word stands for the number that the head learned for it;
+- poses (per task): MPJPE and PA-MPJPE in mm and the geodesic angle in degrees, beside those of the mean pose of the training records. Of
+  poses of another number of joints than our body's, the angle alone.
+
+An answer without the head's token is scored as the training records' mean (of numbers, or the mean pose), and counted as `missing`.
 """
 
 from __future__ import annotations
@@ -16,23 +18,24 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from scipy import stats
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data.body import metrics
 from omnistage.data.body.skeleton import joints_m
-from omnistage.data.errors import InputError, RecordError
+from omnistage.data.errors import RecordError
 from omnistage.data.records import AnswerKind, Record
 from omnistage.data.rotations import Floats, geodesic_deg
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.heads import carried
-from omnistage.rl.heads.codec import codec_of
+from omnistage.rl.heads.codec import Numbers, Words, codec_of
 from omnistage.rl.heads.predict import Prediction, Reader
-from omnistage.rl.heads.spec import Affine, HeadSpec, Levels, Rotations
+from omnistage.rl.heads.spec import BODY_JOINTS, Affine, HeadSpec, Levels, Rotations
 from omnistage.stages import files
 from omnistage.stages.measure import controls
 from omnistage.stages.recipe.choices import Control
-from omnistage.stages.recipe.schema import HeadStage
+from omnistage.stages.recipe.schema import HeadMeasurement, HeadStage
 
 FOLDER = "head"
 RESAMPLES = 1000
@@ -64,17 +67,16 @@ def measure(
     if given is None:
         raise ValueError(f"stage {stage.name!r} has no evaluation")
     spec = stage.head
-    reader = Reader(model, encoder, carried.head_of(model, spec.name, str(out)))
+    reader = Reader(model, encoder, carried.chosen(carried.heads_of(model), spec.name, str(out)))
     rows: list[dict[str, Any]] = []
     names: list[Control | None] = [None, *given.controls]
     for control in names:
         shown = list(records)
         if control is not None:
             shown = controls.apply(control, [r for r in records if controls.applies(control, r.modality)], seed)
-        found = reader(shown, batch_size=given.batch_size, max_new_tokens=given.max_new_tokens)
-        rows += [_row(record, control, prediction) for record, prediction in zip(shown, found, strict=True)]
+        rows += _shared_out(reader, shown, control, given)
     of_clip = {record.id: "|".join(ref.path for ref in record.media) or record.id for record in records}
-    mean = mean_pose(trained_on, spec)
+    mean = mean_answer(trained_on, spec)
     result: dict[str, Any] = {"head": spec.name, "tasks": scores([r for r in rows if r["control"] is None], spec, of_clip, mean)}
     result["controls"] = {
         name: scores([r for r in rows if r["control"] == name], spec, of_clip, mean) for name in names if name is not None
@@ -86,16 +88,25 @@ def measure(
     return result
 
 
+def _shared_out(reader: Reader, shown: Sequence[Record], control: Control | None, given: HeadMeasurement) -> list[dict[str, Any]]:
+    """The lines of all records, which are shared out over the processes; every process gets all of them, in the records' order."""
+    state = PartialState()
+    mine = range(state.process_index, len(shown), state.num_processes)
+    found = reader([shown[at] for at in mine], batch_size=given.batch_size, max_new_tokens=given.max_new_tokens)
+    rows = [(at, _row(shown[at], control, prediction)) for at, prediction in zip(mine, found, strict=True)]
+    gathered = gather_object(rows) if state.num_processes > 1 else rows
+    return [row for _, row in sorted(gathered, key=lambda item: item[0])]
+
+
 def _row(record: Record, control: Control | None, prediction: Prediction) -> dict[str, Any]:
     row: dict[str, Any] = {"id": record.id, "task": record.task, "modality": str(record.modality), "kind": str(record.kind)}
     row |= {"control": control, "target": record.target, "target_values": list(record.values), "answer": prediction.text}
     return row | {"count": len(prediction.values), "value": prediction.values[0] if prediction.values else None}
 
 
-def scores(
-    rows: Sequence[Mapping[str, Any]], spec: HeadSpec, clips: Mapping[str, str], mean: Floats | None = None
-) -> dict[str, dict[str, Any]]:
-    """Figures by task from rows of `predictions.jsonl`; `clips` names the clip of each id, over which the bootstrap draws."""
+def scores(rows: Sequence[Mapping[str, Any]], spec: HeadSpec, clips: Mapping[str, str], mean: Floats) -> dict[str, dict[str, Any]]:
+    """Figures by task from rows of `predictions.jsonl`; `clips` names the clip of each id, over which the bootstrap draws, `mean` is what
+    `mean_answer` gives."""
     out: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
@@ -104,32 +115,42 @@ def scores(
         if isinstance(spec.codec, Rotations):
             entry |= _pose_scores(of_task, spec.codec.joints, groups, mean)
         else:
-            entry |= _number_scores(of_task, spec, groups)
+            entry |= _number_scores(of_task, spec, groups, mean)
         out[task] = entry
     return out
 
 
-def _number_scores(rows: Sequence[Mapping[str, Any]], spec: HeadSpec, groups: Sequence[str]) -> dict[str, Any]:
+def _number_scores(rows: Sequence[Mapping[str, Any]], spec: HeadSpec, groups: Sequence[str], mean: Floats) -> dict[str, Any]:
     codec = spec.codec
-    names = codec.names if isinstance(codec, Affine) else ["score"]
-    right = np.array([_right_numbers(row, codec) for row in rows])
-    made = np.array([[row["value"]["values"][name] for name in names] for row in rows])
+    names = _names(codec)
+    right = np.array([_right_numbers(row["kind"], row["target"], row["target_values"], spec) for row in rows])
+    made = np.array([mean if row["value"] is None else [row["value"]["values"][name] for name in names] for row in rows])
     out: dict[str, Any] = {}
     for at, name in enumerate(names):
         out[name] = {metric: interval(found, made[:, at], right[:, at], groups) for metric, found in NUMBER_METRICS.items()}
     if isinstance(codec, Levels):
         levels = [row for row in rows if row["kind"] == str(AnswerKind.LEVEL)]
         if levels:
-            out["level_accuracy"] = sum(row["value"]["level"] == row["target"] for row in levels) / len(levels)
+            hits = np.array([float(row["value"] is not None and row["value"]["level"] == row["target"]) for row in levels])
+            of_levels = [group for group, row in zip(groups, rows, strict=True) if row["kind"] == str(AnswerKind.LEVEL)]
+            out["level_accuracy"] = interval(lambda a, _: float(a.mean()), hits, hits, of_levels)
     return out
 
 
-def _right_numbers(row: Mapping[str, Any], codec: Affine | Levels | Rotations) -> list[float]:
-    if row["kind"] == str(AnswerKind.SCALAR):
-        return [float(value) for value in row["target_values"]]
-    if isinstance(codec, Levels):
-        return [codec.centres[codec.words.index(row["target"])]]
-    raise InputError(f"{row['id']}: a record of kind {row['kind']} has no number to compare with")
+def _names(codec: Affine | Levels | Rotations) -> list[str]:
+    return codec.names if isinstance(codec, Affine) else ["score"]
+
+
+def _right_numbers(kind: str, target: str, values: Sequence[float], spec: HeadSpec) -> list[float]:
+    """The numbers of a record, which may say a word instead."""
+    if kind == str(AnswerKind.SCALAR):
+        return [float(value) for value in values]
+    codec = codec_of(spec)
+    if isinstance(codec, Numbers):
+        return [codec.of_level(target)]
+    if isinstance(codec, Words):
+        return [codec.spec.centres[codec.spec.words.index(target)]]
+    raise ValueError(f"a head of poses is not compared with a record of kind {kind}")
 
 
 def srcc(made: Floats, right: Floats) -> float:
@@ -171,10 +192,16 @@ def interval(metric: Metric, made: Floats, right: Floats, groups: Sequence[str],
     return {"value": metric(made, right), "low": float(low), "high": float(high)}
 
 
-def mean_pose(records: Sequence[Record], spec: HeadSpec) -> Floats | None:
-    """The rotation [joints, 3, 3] of each joint that is nearest to all of its rotations in the records (the chordal mean)."""
+def mean_answer(records: Sequence[Record], spec: HeadSpec) -> Floats:
+    """What is answered best without looking: the mean [numbers] of the records that the head learns from, or their mean pose.
+
+    A mean pose is the rotation [joints, 3, 3] of each joint that is nearest to all of its rotations in the records (the chordal mean).
+    """
     if not isinstance(spec.codec, Rotations):
-        return None
+        codec = codec_of(spec)
+        asked = [record for record in records if len(codec.targets(record))]
+        mean: Floats = np.mean([_right_numbers(str(r.kind), r.target, r.values, spec) for r in asked], axis=0)
+        return mean
     poses = [np.asarray(record.values).reshape(-1, spec.codec.joints, 3, 3) for record in records if record.kind is AnswerKind.POSE]
     left, _, right = np.linalg.svd(np.concatenate(poses).mean(0))
     flip = np.ones((spec.codec.joints, 3))
@@ -183,14 +210,14 @@ def mean_pose(records: Sequence[Record], spec: HeadSpec) -> Floats | None:
     return nearest
 
 
-def _pose_scores(rows: Sequence[Mapping[str, Any]], joints: int, groups: Sequence[str], mean: Floats | None) -> dict[str, Any]:
-    if mean is None:
-        raise ValueError("poses are compared with the mean pose, which is not given")
+def _pose_scores(rows: Sequence[Mapping[str, Any]], joints: int, groups: Sequence[str], mean: Floats) -> dict[str, Any]:
     right = np.array([row["target_values"] for row in rows]).reshape(-1, joints, 3, 3)
     made = np.array([mean if row["value"] is None else row["value"]["rotations"] for row in rows])
     constant = np.broadcast_to(mean, right.shape)
     out: dict[str, Any] = {}
     for name, each in POSE_METRICS.items():
+        if joints != BODY_JOINTS and name != "geodesic_deg":
+            continue
         ours, baseline = each(made, right), each(constant, right)
         out[name] = interval(lambda a, _: float(a.mean()), ours, ours, groups) | {"mean_pose": float(baseline.mean())}
     return out

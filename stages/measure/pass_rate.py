@@ -16,17 +16,16 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from omnistage.data import pass_rates
-from omnistage.data.errors import InputError
+from omnistage.data import pass_rates, prompts
 from omnistage.data.pass_rates import Rate, digest_of
 from omnistage.data.records import Record
-from omnistage.rewards.grade import grade_completion, naming
+from omnistage.rewards.grade import grade_completion
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.shared_prefix import attention, decode
 from omnistage.rl.towers import Towers
 from omnistage.stages import files, presentation, rows
-from omnistage.stages.measure.evaluate import batches
+from omnistage.stages.measure.evaluate import batches, check_graded
 from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.source import Source
 
@@ -53,10 +52,10 @@ def measure(
         InputError: the checkpoint, a file or a clip cannot be read, an answer has no grader, or `out` holds something else.
     """
     policy.quiet_libraries()
-    policy.check_folder(checkpoint)
+    policy.check_folder(checkpoint, "checkpoint")
     blocks = [(source.path, rows.read_source(source)) for source in sources]
     for _, records in blocks:
-        _check_graded(records)
+        check_graded(records, "a pass rate")
         rows.check_text(records)
         rows.check_media(records)
     shown = presentation.of_checkpoint(checkpoint)
@@ -88,15 +87,6 @@ def measure(
     return {path: [known[record.id, digest_of(record)] for record in records] for path, records in blocks}
 
 
-def _check_graded(records: Sequence[Record]) -> None:
-    """Raises `InputError` for the first record whose answer nobody can grade; no answer is drawn for it first."""
-    for record in records:
-        with naming([record.source], 0):
-            grade = grade_completion("", target=record.target, kind=record.kind, options=record.options)
-        if grade.score is None:
-            raise InputError(f"{record.source}: {grade.reason}; a pass rate needs answers that are right or wrong")
-
-
 def _rates(towers: Towers, encoder: Encoder, path: str, batch: Sequence[Record], sampling: Sampling) -> list[Rate]:
     model = towers.thinker
     tokenizer = encoder.processor.tokenizer
@@ -125,14 +115,15 @@ def _rates(towers: Towers, encoder: Encoder, path: str, batch: Sequence[Record],
             generation_config=settings,
         )
     texts = tokenizer.batch_decode(rollout.until_end(drawn.ids, end_ids), skip_special_tokens=True)
+    tagged, n = encoder.template not in prompts.UNTAGGED, sampling.samples
     return [
-        Rate(record.id, path, record.source, digest, _passed(record, texts[at * sampling.samples :][: sampling.samples]), sampling.samples)
+        Rate(record.id, path, record.source, digest, _passed(record, texts[at * n :][:n], tagged), n)
         for at, (record, digest) in enumerate(zip(batch, digests, strict=True))
     ]
 
 
-def _passed(record: Record, texts: Sequence[str]) -> int:
-    grades = [grade_completion(text, target=record.target, kind=record.kind, options=record.options) for text in texts]
+def _passed(record: Record, texts: Sequence[str], tagged: bool) -> int:
+    grades = [grade_completion(text, target=record.target, kind=record.kind, options=record.options, tagged=tagged) for text in texts]
     return sum(grade.score == 1 for grade in grades)
 
 

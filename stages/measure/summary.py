@@ -9,7 +9,7 @@ from typing import Any
 from omnistage.stages import files, run_directory
 from omnistage.stages.measure import head_values
 from omnistage.stages.measure.statistics import paired_difference
-from omnistage.stages.recipe.schema import EvaluateStage, Recipe, Training
+from omnistage.stages.recipe.schema import EvaluateStage, Recipe
 
 Scores = dict[str, float]
 
@@ -69,21 +69,24 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     # What each stage answered, so that a stage is compared with the one that it started from.
     rights: dict[str, dict[str, Scores]] = {}
     for stage in recipe.stages:
-        folder = recipe.stage_dir(stage.name)
-        if (folder / head_values.FOLDER / "scores.json").exists():
-            clock = _seconds(folder)
-            spent = {"seconds": clock.get("train_s", 0.0), "evaluation_seconds": clock.get("evaluate_s", 0.0)}
-            result.setdefault("heads", {})[stage.name] = files.read_json(folder / head_values.FOLDER / "scores.json") | spent
-        if not (folder / "evaluation" / "scores.json").exists():
-            continue
+        folder, clock = recipe.stage_dir(stage.name), _seconds(recipe.stage_dir(stage.name))
+        measured = (folder / "evaluation" / "scores.json").exists()
         if isinstance(stage, EvaluateStage):
-            result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json")
+            if measured:
+                result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json")
             continue
-        clock = _seconds(folder)
-        if isinstance(stage, Training) and stage.start is not None:
+        if stage.start is not None:
             previous, before = str(recipe.stage_dir(stage.start) / "model"), rights.get(stage.start, {})
         stale = previous is not None and run_directory.is_stale(folder, previous)
-        previous = str(folder / "model")
+        if (folder / head_values.FOLDER / "scores.json").exists():
+            spent = {"seconds": clock.get("train_s", 0.0), "evaluation_seconds": clock.get("evaluate_s", 0.0)}
+            found = files.read_json(folder / head_values.FOLDER / "scores.json")
+            result.setdefault("heads", {})[stage.name] = found | spent | {"stale": stale}
+        # The next one starts from this stage, whether it was measured or not.
+        previous, start_of_this, before = str(folder / "model"), before, _right(folder)
+        rights[stage.name] = before
+        if not measured:
+            continue
         result["stages"].append(
             {
                 "name": stage.name,
@@ -94,10 +97,9 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
                 "evaluation_seconds": clock.get("evaluate_s", 0.0),
                 "data": _data(folder),
                 # What a stage gained over a model that it was not trained from says nothing.
-                "modalities": _modalities(folder, {} if stale else before),
+                "modalities": _modalities(folder, {} if stale else start_of_this),
             }
         )
-        before = rights[stage.name] = _right(folder)
         controls = files.read_json(folder / "evaluation" / "scores.json").get("controls")
         if controls:
             result["controls"] = {
@@ -155,7 +157,8 @@ def heads_table(heads: Mapping[str, Any]) -> list[str]:
     """The figures of heads (`head/scores.json`, by stage), a line for each number or error, with the controls behind it."""
     lines = []
     for stage, found in heads.items():
-        lines += ["", f"head {found['head']} after {stage} (held out; [95 % interval]; the same with media that cannot tell)"]
+        stands = ", from an earlier model" if found["stale"] else ""
+        lines += ["", f"head {found['head']} after {stage}{stands} (held out; [95 % interval]; the same with media that cannot tell)"]
         for task, entry in found["tasks"].items():
             missing = f", {entry['missing']} answered without it" if entry["missing"] else ""
             lines.append(f"  {task} (n {entry['n']}{missing})")

@@ -10,6 +10,7 @@ from pathlib import Path
 from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.recipe.batching import batching
 from omnistage.stages.recipe.schema import (
+    TOWERS_AND_LANGUAGE,
     EvaluateStage,
     GrpoStage,
     HeadMeasurement,
@@ -54,6 +55,10 @@ def describe(recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
+
+
 def launch_command(recipe: Recipe, resolved: str | Path, arguments: Sequence[str] = (), *, torchrun: str = TORCHRUN) -> list[str]:
     """The command that starts `launch.processes` workers on the resolved recipe; `torchrun` is a module that takes torchrun's arguments."""
     processes = ["--standalone", "--nproc_per_node", str(recipe.launch.processes)]
@@ -92,7 +97,8 @@ def _measurement(measurement: Measurement | HeadMeasurement) -> list[str]:
 def _training(recipe: Recipe, stage: SftStage | GrpoStage | HeadStage) -> list[str]:
     length = f"steps {stage.steps}" if stage.steps is not None else f"epochs {stage.epochs:g}"
     frozen, lora = recipe.freeze_of(stage), recipe.lora_of(stage)
-    trained = f"LoRA of rank {lora.rank}" if lora else "all weights"
+    alone = isinstance(stage, HeadStage) and set(frozen) == TOWERS_AND_LANGUAGE
+    trained = f"LoRA of rank {lora.rank}" if lora else "the head" if alone else "all weights"
     lines = []
     if isinstance(stage, GrpoStage):
         lines.append(f"   rewards      {', '.join(map(_reward, stage.rewards))}")
@@ -105,9 +111,9 @@ def _training(recipe: Recipe, stage: SftStage | GrpoStage | HeadStage) -> list[s
             )
         lines.append(f"   KL           beta {stage.beta:g}, reference {stage.reference}")
     elif isinstance(stage, HeadStage):
-        lines += [f"   head         {_head(stage.head)}", f"   step         {stage.batch_size} records"]
+        lines += [f"   head         {_head(stage.head)}", f"   step         {_counted(stage.batch_size, 'record')}"]
     else:
-        lines.append(f"   step         {stage.batch_size} demonstrations")
+        lines.append(f"   step         {_counted(stage.batch_size, 'demonstration')}")
     frozen_text = f"; frozen: {', '.join(frozen)}" if frozen else ""
     return [*lines, f"   length       {length}, learning rate {stage.learning_rate:g}", f"   trains       {trained}{frozen_text}"]
 

@@ -361,7 +361,9 @@ class HeadStage(Training):
     """Supervised training of a head: numbers from a hidden state of the policy (docs/heads.md)."""
 
     kind: Literal["head"] = Field(description="kind of stage")
-    head: HeadSpec = Field(description="the head; one of that name that the model carries and that is specified alike goes on")
+    head: HeadSpec = Field(
+        description="the head; one of that name that the model carries goes on, if all but the losses is alike; else a new one"
+    )
     batch_size: Count = Field(16, description="records per optimizer step, over all processes")
     head_learning_rate: Positive | None = Field(None, description="peak learning rate of the head; null: as all else")
     answers: list[Text] = Field(
@@ -449,7 +451,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def something_trains(self) -> Self:
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, Training) and TOWERS_AND_LANGUAGE <= set(self.freeze_of(stage)):
+            # A head may be trained alone.
+            if isinstance(stage, SftStage | GrpoStage) and TOWERS_AND_LANGUAGE <= set(self.freeze_of(stage)):
                 where = f"stages[{index}] ({stage.name})"
                 raise ValueError(
                     f"{where}: freeze names vision, audio and language; nothing is left to train (adapters go to parts that are not frozen)"
@@ -470,6 +473,21 @@ class Recipe(Section):
                     f"{where}: reference is 'base' and lora is given; adapters are held to the model under them, 'stage_start'"
                 )
             trained_before = True
+        return self
+
+    @model_validator(mode="after")
+    def heads_can_learn(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if not isinstance(stage, HeadStage):
+                continue
+            where = f"stages[{index}] ({stage.name})"
+            if stage.head.token is not None and self.lora_of(stage) is not None and self.launch.engine == "zero3":
+                told = "peft cannot write a checkpoint of a token's rows; allowed: single, ddp, zero2"
+                raise ValueError(f"{where}: lora is given, the head is at a token and launch.engine is 'zero3'; {told}")
+            rows = stage.batch_size // (self.launch.processes * int(stage.trainer.get("gradient_accumulation_steps", 1)))
+            if rows < 2 and {term.name for term in stage.head.losses} <= {"correlation", "text"}:
+                told = f"a forward pass takes {rows} record of the {stage.batch_size} in batch_size, and a correlation needs at least 2"
+                raise ValueError(f"{where}: losses has nothing but 'correlation'; {told}")
         return self
 
     def freeze_of(self, stage: Training) -> list[Part]:

@@ -99,5 +99,5 @@ def test_the_answer_is_not_in_the_prompt() -> None:
 
 
 def test_unknown_template_names_the_known() -> None:
-    with pytest.raises(InputError, match=r"unknown prompt template 'shrt'; did you mean 'short'\? known: short, think_answer"):
+    with pytest.raises(InputError, match=r"unknown prompt template 'shrt'; did you mean 'short'\? known: plain, short, think_answer"):
         render(COLOUR, "shrt")

@@ -10,88 +10,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from trl import SFTConfig
 
 from head_data import POSES, SCORES, posed, scored
+from head_trainers import poses_of, read, scores_of, spec_of, trained
 from omnistage.data.errors import InputError, RecordError
-from omnistage.data.records import AnswerKind, Record
+from omnistage.data.records import AnswerKind
 from omnistage.data.rotations import geodesic_deg
 from omnistage.rewards import registry
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.feature_cache import FeatureCache
-from omnistage.rl.head_trainer import HeadCollator, HeadTrainer, check_records, learn_token
+from omnistage.rl.head_trainer import HeadCollator, check_records, learn_token
 from omnistage.rl.heads import anchor, carried
 from omnistage.rl.heads.codec import codec_of, correlation_loss
 from omnistage.rl.heads.predict import Reader
-from omnistage.rl.heads.spec import HeadSpec
 from omnistage.rl.heads.words import WordReader
-from omnistage.rl.sampler import Pool
 from omnistage.rl.sft_trainer import right_padded
+from omnistage.stages import presentation
 from trainers import trainer_for
 from world import World, reference_log_probs
 
 LEVELS = {"kind": "levels", "words": ["bad", "good", "best"], "centres": [0.0, 10.0, 40.0]}
-
-
-def spec_of(given: dict[str, Any], **changes: Any) -> HeadSpec:
-    return HeadSpec.model_validate(given | changes)
-
-
-def scores_of(world: World) -> list[Record]:
-    return [scored(record, 10.0 * at) for at, record in enumerate(world.records("video"))]
-
-
-def poses_of(world: World) -> list[Record]:
-    return [posed(record, at) for at, record in enumerate(world.records("video"))]
-
-
-def trained(world: World, records: list[Record], spec: HeadSpec, out: Path, *, lora: bool = False, **settings: Any) -> HeadTrainer:
-    """A trainer of two steps, trained; `settings` are TRL's, and the trainer's own."""
-    model = world.model()
-    encoder = world.encoder(model)
-    adapter = None
-    if spec.token is not None:
-        row = learn_token(model, encoder.processor, spec.token)
-        tokens = {"embed_tokens": [row], "lm_head": [row]}
-    if lora:
-        targets = r".*language_model.*\.(q_proj|v_proj)"
-        adapter = LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM", trainable_token_indices=tokens if spec.token else None)
-    own = {name: settings.pop(name) for name in ("head_learning_rate", "answers") if name in settings}
-    resume = settings.pop("resume", None)
-    defaults: dict[str, Any] = {
-        "per_device_train_batch_size": 4,
-        "max_steps": 2,
-        "learning_rate": 1e-2,
-        "report_to": [],
-        "save_strategy": "no",
-        "use_cpu": True,
-        "bf16": False,
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        "seed": 3,
-    }
-    torch.manual_seed(3)
-    trainer = HeadTrainer(
-        model,
-        spec,
-        args=SFTConfig(str(out), **(defaults | settings)),
-        records=records,
-        pools=[Pool(tuple(range(len(records))), 1.0)],
-        encoder=encoder,
-        peft_config=adapter,
-        **own,
-    )
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer
-
-
-def read(model: Any, encoder: Any, name: str, records: list[Record], **settings: Any) -> list[Any]:
-    return [p.values for p in Reader(model, encoder, carried.heads_of(model)[name])(records, **settings)]
 
 
 # What a head may be.
@@ -111,6 +52,8 @@ def read(model: Any, encoder: Any, name: str, records: list[Record], **settings:
         ({"anchor": {"at": "end"}}, "prompt_end"),
         ({"body": {"size": [3]}}, "did you mean 'sizes'"),
         ({"name": "My head"}, "pattern"),
+        ({"anchor": {"at": "token", "token": "a pose"}}, "is 'a pose'; a token is one word without spaces"),
+        ({"anchor": {"at": "token", "token": "<|pose|>"}}, "reads as a control token of the chat"),
     ],
 )
 def test_a_wrong_specification_says_what_is_allowed(changes: dict[str, Any], told: str) -> None:
@@ -205,6 +148,25 @@ def test_numbers_words_and_poses_come_back_from_their_targets(world: World) -> N
             assert float(poses.loss(name, six, targets)) < 1e-6
             assert float(poses.loss(name, poses.start.expand(2, -1), targets)) > 0.05
     assert len(codec_of(spec_of(POSES)).targets(record)) == 0
+
+
+@pytest.mark.parametrize("spec", [SCORES, SCORES | {"codec": LEVELS, "losses": [{"name": "l1"}]}, POSES])
+def test_a_value_that_is_no_number_is_named(world: World, spec: dict[str, Any]) -> None:
+    """NaN marks what is not asked: as a target it would be left out without a word."""
+    record = world.records("video")[0]
+    wrong = posed(record, 1) if spec is POSES else scored(record, 0.0)
+    for value in (np.nan, np.inf):
+        broken = replace(wrong, values=(*wrong.values[:-1], value))
+        with pytest.raises(RecordError, match=r"record 0: has the values .*; allowed: finite numbers"):
+            codec_of(spec_of(spec)).targets(broken)
+
+
+def test_outputs_that_are_all_alike_have_a_gradient() -> None:
+    """As those of a dead layer are: the root in Pearson's r has no slope at 0."""
+    made = torch.full((4, 1), 0.3, requires_grad=True)
+    correlation_loss(made, torch.arange(4.0)[:, None]).backward()
+    assert made.grad is not None
+    assert torch.isfinite(made.grad).all()
 
 
 def test_correlation_loss_is_one_minus_r() -> None:
@@ -356,8 +318,9 @@ def test_what_a_head_reads_off_a_completion_can_be_a_reward(world: World, tmp_pa
         Carrying(world.data, world.checkpoint), poses, tmp_path, [reward], recorder=lambda _, rows: recorded.extend(rows), temperature=1.5
     )
     later.train()
-    reader = Reader(first.model, world.encoder(first.model), first.head)
-    reader.encoder.processor, reader.token_id = first.processing_class, int(first.data_collator.token_id)
+    encoder = world.encoder(first.model)
+    encoder.processor = first.processing_class
+    reader = Reader(first.model, encoder, first.head)
     by_id = {record.id: record for record in poses}
     answered = []
     for row in recorded:
@@ -426,6 +389,68 @@ def test_a_reader_uses_the_feature_cache(world: World, tmp_path: Path) -> None:
     assert reader.towers.origins == {"disk": 8}
 
 
+def test_a_head_drops_nothing_when_its_policy_does_not(world: World, tmp_path: Path) -> None:
+    """Read back twice, and as a reward in the middle of training, a head with dropout says the same."""
+    spec = spec_of(SCORES, body={"sizes": [16], "dropout": 0.5})
+    model = world.model()
+    carried.add(model, spec)
+    carried.write(model, tmp_path)
+    loaded = world.model()
+    carried.attach(loaded, tmp_path)
+    records = scores_of(world)[:2]
+    assert read(loaded, world.encoder(loaded), "mos", records) == read(loaded, world.encoder(loaded), "mos", records)
+
+    class Carrying(World):
+        def model(self) -> Any:
+            return loaded
+
+    later = trainer_for(Carrying(world.data, world.checkpoint), records, tmp_path / "out")
+    later.model.train()
+    later._rows = [later.encoder(record) for record in records]
+    assert later.head_values([[1], [2]]) == later.head_values([[1], [2]])
+    assert carried.heads_of(policy.thinker_of(later.model))["mos"].training
+
+
+def test_a_head_of_the_same_name_goes_on_where_its_weights_fit(world: World) -> None:
+    """Other losses: the same weights. Other layers: a new head."""
+    model = world.model()
+    first = carried.add(model, spec_of(SCORES))
+    assert carried.add(model, spec_of(SCORES)) is first
+    other = spec_of(SCORES, losses=[{"name": "l2"}])
+    second = carried.add(model, other)
+    assert carried.heads_of(model)["mos"].spec == other
+    assert torch.equal(first.layers[0].weight, second.layers[0].weight)
+    third = carried.add(model, spec_of(SCORES, body={"sizes": [8]}))
+    assert third.layers[0].weight.shape == (8, 64)
+    fourth = carried.add(model, spec_of(SCORES, body={"sizes": [8], "activation": "relu"}))
+    assert not torch.equal(third.layers[0].weight, fourth.layers[0].weight)
+
+
+def test_names_of_torch_are_no_heads() -> None:
+    carried.check_name("mos")
+    for name in ("type", "values", "train"):
+        with pytest.raises(InputError, match=rf"name is '{name}', which torch's modules have for themselves"):
+            carried.check_name(name)
+
+
+def test_a_checkpoint_on_the_hub_has_its_head(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the hub's cache holds it: the head and how clips were shown come with the weights."""
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "0123"
+    model = world.model()
+    carried.add(model, spec_of(SCORES))
+    model.save_pretrained(snapshot)
+    carried.write(model, snapshot)
+    presentation.save(presentation.Presentation(prompt="plain"), snapshot)
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    loaded = policy.load("org/name", dtype="float32")
+    ours, theirs = (carried.heads_of(thinker)["mos"].state_dict() for thinker in (model, loaded))
+    assert all(torch.equal(theirs[name], value) for name, value in ours.items())
+    assert presentation.of_checkpoint("org/name").prompt == "plain"
+    assert presentation.of_checkpoint("org/other") == presentation.Presentation()
+
+
 def test_damaged_head_files_are_named(world: World, tmp_path: Path) -> None:
     model = world.model()
     carried.add(model, spec_of(SCORES))
@@ -442,14 +467,14 @@ def test_damaged_head_files_are_named(world: World, tmp_path: Path) -> None:
 def test_the_choice_among_heads_is_the_users(world: World) -> None:
     model = world.model()
     with pytest.raises(InputError, match="here carries no head"):
-        carried.head_of(model, None, "here")
+        carried.chosen(carried.heads_of(model), None, "here")
     carried.add(model, spec_of(SCORES))
-    assert carried.head_of(model, None, "here").spec.name == "mos"
+    assert carried.chosen(carried.heads_of(model), None, "here").spec.name == "mos"
     carried.add(model, spec_of(POSES))
     with pytest.raises(InputError, match=r"carries the heads mos, pose; name one"):
-        carried.head_of(model, None, "here")
+        carried.chosen(carried.heads_of(model), None, "here")
     with pytest.raises(InputError, match="did you mean 'pose'"):
-        carried.head_of(model, "poses", "here")
+        carried.chosen(carried.heads_of(model), "poses", "here")
 
 
 def test_responses_stand_behind_prompts(world: World) -> None:

@@ -97,6 +97,58 @@ def test_defaults_and_folders(good: Path) -> None:
     assert recipe.stage_dir("video") == Path("runs/test/02-video")
 
 
+HEAD = """
+run_dir: runs/test
+model: {tiny: {}}
+stages:
+  - name: pose
+    kind: head
+    head:
+      name: pose
+      anchor: {at: token}
+      codec: {kind: affine, low: 0.0, high: 1.0}
+      losses: [{name: l1}]
+    batch_size: 8
+    learning_rate: 1e-3
+    steps: 2
+    data: [{path: a.json}]
+    evaluation: {data: [{path: b.json}]}
+"""
+
+
+def test_a_head_may_be_trained_alone(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(HEAD)
+    recipe = recipes.load(path, ["stages.pose.freeze=[vision, audio, language]", "stages.pose.head.anchor={at: prompt_end}"])
+    assert "trains       the head; frozen: vision, audio, language" in recipes.describe(recipe)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["stages.pose.lora={rank: 4}", "launch={engine: zero3, processes: 2}"],
+            "stages[0] (pose): lora is given, the head is at a token and launch.engine is 'zero3'; peft cannot write a checkpoint of a "
+            "token's rows; allowed: single, ddp, zero2",
+        ),
+        (
+            ["stages.pose.head.losses=[{name: correlation}]", "stages.pose.trainer={gradient_accumulation_steps: 8}"],
+            "stages[0] (pose): losses has nothing but 'correlation'; a forward pass takes 1 record of the 8 in batch_size, and a "
+            "correlation needs at least 2",
+        ),
+        (
+            ["stages.pose.evaluation.data.0.pass_rate={file: r.jsonl}"],
+            "stages[0] (pose).evaluation.data: b.json has a pass_rate; what a model is measured on must not be chosen by what a model "
+            "answers",
+        ),
+    ],
+)
+def test_rules_of_a_head_stage(tmp_path: Path, overrides: list[str], message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(HEAD)
+    assert fault(path, *overrides) == message
+
+
 def test_reference_follows_beta_unless_it_is_given(good: Path) -> None:
     derived = recipes.load(good, ["stages.video.beta=0.1"]).stages[1]
     given = recipes.load(good, ["stages.video.beta=0.1", "stages.video.reference=base"]).stages[1]
