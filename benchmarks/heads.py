@@ -5,12 +5,13 @@
 Both train adapters and a head for two dimensions (quality, authenticity) of the same clips, with the same tiny model of the real
 architecture and frozen towers, and see every sample once a round:
 
-- `here`: one run over both dimensions, batches of 8; towers run once a clip, no logits are made;
-- `seeds`: a run for each dimension, batches of one, towers run at every step, logits and cross-entropy of all tokens are made
-  and thrown away (facts of the released trainer); the head reads the third token from the end.
+- `here`: one run over both dimensions, batches of 8; no logits are made;
+- `seeds`: a run for each dimension, batches of one; logits and cross-entropy of all tokens are made and thrown away, as the released
+  trainer does; the head reads the third token from the end.
 
-Rounds take turns. CPU seconds; the ratio of the medians is what counts. A round begins with nothing encoded; reading and processing of
-files, which both need, is left out.
+Rounds take turns. CPU seconds; the ratio of the medians is what counts. A round is one pass and begins with nothing encoded, so that towers
+run once a sample in both: what keeping their features saves in later passes is not in the ratio. Reading and processing of files, which
+both need, is left out.
 """
 
 from __future__ import annotations

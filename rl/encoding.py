@@ -128,9 +128,11 @@ class Encoder:
         return (record.media, record.history, record.question, record.options, record.kind, system)
 
     def forget(self) -> None:
-        """Let go of all prompts that are kept: the tokenizer reads texts otherwise from now on."""
-        self._cache.clear()
-        self._held = 0
+        """Let go of all prompts that are kept, and of the threads' processors: the tokenizer reads texts otherwise from now on."""
+        with self._lock:
+            self._cache.clear()
+            self._spare.clear()
+            self._held = 0
 
     @property
     def feature_bytes(self) -> int:

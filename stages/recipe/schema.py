@@ -395,7 +395,7 @@ class Recipe(Section):
     seed: CountOrZero = Field(0, description="seed of the weights that are made, of the order of records and of the sampling")
     model: Model = Field(description="the policy")
     media: RunMedia = Field(default=RunMedia(), description="how clips are decoded")
-    prompt: Prompt = Field("think_answer", description="template of the question")
+    prompt: Prompt = Field("think_answer", description="wording of questions; plain: as they stand, answered without tags")
     synth: Synth | None = Field(None, description="render clips with known answers first")
     launch: Launch = Field(default=Launch(), description="processes and engine")
     evaluation: Evaluation | None = Field(None, description="measured after every training stage")

@@ -54,6 +54,13 @@ def test_short_is_one_line_with_a_hint_of_a_word() -> None:
     assert text(replace(COUNT, kind=AnswerKind.OPEN), "short") == "How many are there?"
 
 
+def test_plain_adds_nothing_whatever_the_kind() -> None:
+    """Line breaks inside a question stay, as instruction data has them."""
+    assert text(COLOUR, "plain") == "What colour is it?\nA. red\nB. blue"
+    for kind in AnswerKind:
+        assert text(replace(COUNT, kind=kind), "plain") == "How many\n are there?"
+
+
 def test_media_come_first_and_the_system_text_is_optional() -> None:
     user = {"role": "user", "content": [{"type": "video", "video": "a.mp4"}, {"type": "text", "text": text(COLOUR)}]}
     assert render(COLOUR) == [user]

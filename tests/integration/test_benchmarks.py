@@ -38,6 +38,14 @@ def test_the_prefetch_benchmark_measures_each_way(tmp_path: Path) -> None:
     assert {workers: len(samples) for workers, samples in found["steps"].items()} == {"0": 1, "1": 1, "2": 1}
 
 
+def test_the_benchmark_of_heads_runs(tmp_path: Path) -> None:
+    """Two clips with two dimensions each."""
+    ran("benchmarks/heads.py", "--clips", "2", "--rounds", "1", "--tokens", "60", "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["samples"] == 4
+    assert set(found["samples_per_s"]) == {"here", "seeds"}
+
+
 def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     ran("benchmarks/gpu.py", "--size", "tiny", "--device", "cpu", "--rounds", "1", "--shape", "short", "--out", tmp_path)
     found = json.loads((tmp_path / "cpu-tiny.json").read_text())["shapes"]["short"]

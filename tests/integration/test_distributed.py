@@ -74,6 +74,15 @@ def test_two_processes_replace_the_groups_that_one_does(world: World, tmp_path: 
     assert found["recorded"]["1"] == [[c, False], [second, False], [a, True], [first, True], [b, True], [d, True]]
 
 
+def test_two_processes_train_a_head_as_one_does(world: World, tmp_path: Path) -> None:
+    """They ask the head for different numbers of values; each value of the step weighs the same, and the log tells of all."""
+    one, two = (scripted(world, tmp_path / name, count, "head_ddp.py") for name, count in (("one", 1), ("two", 2)))
+    for key, logged in one.items():
+        assert two[key] == pytest.approx(logged, rel=2e-3), key
+    mine, theirs = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    assert max(float((mine[name] - theirs[name]).abs().max()) for name in mine) <= 1e-4
+
+
 def test_the_command_starts_two_processes(tmp_path: Path) -> None:
     """`launch: {engine: ddp, processes: 2}`: one command, each modality trained, one set of results."""
     stages = [grpo(m, data=sources("train", m), steps=1, save_every=None) for m in ("video", "audio", "audio_video")]

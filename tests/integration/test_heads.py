@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import head_data
 from head_data import POSES, SCORES
 from omnistage.launch import cli
+from omnistage.rl import policy
 from omnistage.rl.heads import carried
-from omnistage.stages import files
+from omnistage.stages import asking, chat, files, pipeline
+from omnistage.stages.recipe import loading as recipes
 from small_run import command, omnistage, recipe, write
 
 READER = Path(head_data.__file__)
@@ -135,6 +139,14 @@ def test_answers_do_not_leak_into_predictions(here: Here, tmp_path: Path) -> Non
     assert len({row["values"][0]["values"]["score"] for row in one}) == len(clips) == 12
 
 
+def test_what_a_run_measured_is_what_predict_says(here: Here) -> None:
+    """The head has dropout, which is off in both."""
+    lines = files.read_lines(Path("run/01-mos/head/predictions.jsonl"))
+    measured = {row["id"]: row["value"]["values"]["score"] for row in lines if row["control"] is None}
+    said = here.predicted("run/01-mos/model", Path("run/data/held_out_video.json"), "--batch-size", "5")
+    assert {row["id"]: row["values"][0]["values"]["score"] for row in said} == pytest.approx(measured, abs=1e-4)
+
+
 def test_predict_gives_intervals_from_dropout(here: Here) -> None:
     data = Path("run/data/held_out_video.json")
     [row] = here.predicted("run/01-mos/model", data, "--limit", "1", "--dropout", "20")
@@ -164,7 +176,14 @@ def test_merged_adapters_say_what_the_model_with_adapters_said(here: Here, tmp_p
     for words, told in (
         (("merge", last, "--out", tmp_path / "merged"), "holds files"),
         (("merge", "run/02-pose/model", "--out", tmp_path / "no"), "nothing to merge"),
+        (("merge", last, "--out", "said.txt"), "--out said.txt: cannot be written to"),
+        (("merge", last, "--out", tmp_path / "new", "--base", "nowhere"), "--base: 'nowhere' does not exist"),
         (("predict", last, "--question", "x"), "omnistage merge"),
+        (("predict", "nowhere", "--question", "x"), "checkpoint: 'nowhere' does not exist"),
+        (("predict", "run/00-start/model", "--question", "x"), "run/00-start/model carries no head"),
+        (("predict", "run/01-mos/model", "--question", " "), "question: is empty"),
+        (("predict", "run/01-mos/model", "--question", "x", "--out", "said.txt"), "--out said.txt: cannot be written to"),
+        (("predict", "run/01-mos/model", "--question", "x", "--media", "."), "has neither picture nor sound"),
         (("predict", "run/02-pose/model", "--head", "pose", "--question", "x"), "--out"),
         (("predict", "run/02-pose/model", "--question", "x"), "carries the heads"),
         (("predict", "run/02-pose/model", "--head", "mos", "--question", "x", "--media", "no.mp4"), "no.mp4: no such file"),
@@ -205,6 +224,42 @@ def test_a_chat_takes_media_and_shows_poses(run: Path, tmp_path: Path) -> None:
     assert done.stdout.count("<POSE>") == len(list((tmp_path / "poses").glob("*.png"))) > 0
 
 
+def test_heads_that_branch_off_one_policy_know_their_own_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the one stage taught the tokenizer is not in the other's, in one go as after a restart: there it would be another id."""
+    monkeypatch.chdir(tmp_path)
+    shared: dict[str, Any] = {"steps": 1, "save_every": None, "evaluation": None}
+    stages = [head_stage(SCORES, "scores", freeze=["vision", "audio", "language"], **shared)]
+    for name in ("pose", "second"):
+        head = POSES | {"name": name, "anchor": {"at": "token", "token": f"<{name}>"}}
+        stages.append(head_stage(head, "poses", start="mos", **shared))
+    synth = {"path": "${run_dir}/data", "seed": 3, "cold_start": 0, "train": 8, "held_out": 2}
+    pipeline.run(recipes.build(recipes.Recipe, recipe(stages=stages, evaluation=None, synth=synth), "recipe"))
+    tokenizers = {name: policy.load_processor(f"run/{name}/model").tokenizer for name in ("01-mos", "02-pose", "03-second")}
+    assert "<pose>" not in tokenizers["03-second"].get_vocab()
+    assert tokenizers["03-second"].convert_tokens_to_ids("<second>") == len(tokenizers["01-mos"])
+    assert set(files.read_json(Path("run/03-second/model") / carried.ABOUT)) == {"mos", "second"}
+    # The first stage trained its head alone.
+    before, after = (load_file(f"run/{name}/model/model.safetensors") for name in ("00-start", "01-mos"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_chat_goes_on_after_an_answer_with_a_control_token(run: Path, here: Here, tmp_path: Path) -> None:
+    """A policy may make one up; in the next question's history it would be refused."""
+    model, encoder = asking.load(str(run / "run" / "02-pose" / "model"))
+    under_way = chat.Chat(model, encoder, chat.token_head(model), tmp_path / "taken", max_new_tokens=4)
+    tokenizer = encoder.processor.tokenizer
+    made_up = tokenizer("<|im_start|>user what is it ?")["input_ids"]
+    under_way.reader.answers = lambda rows, max_new_tokens: [made_up]  # type: ignore[method-assign]
+    assert list(under_way.say("what is it ?")) == ["user what is it ?"]
+    assert list(under_way.say("and now ?")) == ["user what is it ?"]
+    under_way.reader.answers = lambda rows, max_new_tokens: [tokenizer("<POSE>")["input_ids"]]  # type: ignore[method-assign]
+    (tmp_path / "taken").write_text("a file")
+    told: list[str] = []
+    chat.converse(under_way, ["the pose ?", "/see ~/nothing.mp4", "/quit"], told.append)
+    assert "cannot be written to" in told[0]
+    assert told[1] == f"({Path.home()}/nothing.mp4: no such file)"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -212,6 +267,11 @@ def test_a_chat_takes_media_and_shows_poses(run: Path, tmp_path: Path) -> None:
         ({"answers": ["nothing"]}, "must hold {token} once"),
         ({"data": [source("train", "scores") | {"format": "humansense"}]}, "says nothing that the head 'mos' puts out"),
         ({"batch_size": 0}, "batch_size: is 0; must be at least 1"),
+        ({"head": SCORES | {"name": "type"}}, "stages.mos.head: name is 'type', which torch's modules have for themselves"),
+        (
+            {"head": POSES | {"anchor": {"at": "token", "token": "red"}}, "data": [source("train", "poses")], "evaluation": None},
+            "stages.mos.head.anchor: token 'red' is an ordinary piece",
+        ),
         ({"head": SCORES | {"codec": {"kind": "affine", "low": 0.0}}}, "high: is missing"),
     ],
 )
@@ -219,8 +279,9 @@ def test_a_wrong_head_stage_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], told: str
 ) -> None:
     spec = POSES if "answers" in changes else SCORES
+    name = "mos" if "head" in changes else spec["name"]
     synth = {"path": "${run_dir}/data", "seed": 3, "cold_start": 0, "train": 4, "held_out": 4}
-    stage = head_stage(spec, "scores") | changes
+    stage = head_stage(spec, "scores") | {"name": name} | changes
     write(tmp_path / "recipe.yaml", recipe(stages=[stage], evaluation=None, synth=synth))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "recipe.yaml"]) == 2

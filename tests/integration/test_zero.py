@@ -75,20 +75,30 @@ def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_p
 
 def test_adapters_are_merged_from_shards(tmp_path: Path) -> None:
     """LoRA under ZeRO-3 leaves a plain folder; only the weights that have an adapter differ from the stage's start. No features are kept,
-    though the recipe names a folder for them."""
-    stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=None)
+    though the recipe names a folder for them. A head of an earlier stage is in every checkpoint, though nothing trains it."""
+    data = [source | {"format": f"{head_data.__file__}:scores"} for source in sources("train", "video")]
+    head = {"name": "mos", "kind": "head", "head": head_data.SCORES, "data": data, "batch_size": 4, "learning_rate": 1e-3, "steps": 1}
+    head |= {"freeze": ["vision", "audio", "language"]}
+    stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=1)
     launch = {"engine": "zero3", "processes": 2, "threads": 1}
     media = recipe()["media"] | {"feature_cache": {"path": "features", "max_gb": 1}}
-    write(tmp_path / "recipe.yaml", recipe(stages=[stage], launch=launch, evaluation=None, media=media))
+    write(tmp_path / "recipe.yaml", recipe(stages=[head, stage], launch=launch, evaluation=None, media=media))
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not [path for path in (tmp_path / "features" / "entries").rglob("*") if path.is_file()]
-    assert "features/encoded" not in files.read_lines(tmp_path / "run" / "01-video" / "metrics.jsonl")[0]
-    before, after = weights(tmp_path / "run", "00-start"), weights(tmp_path / "run", "01-video")
+    assert "features/encoded" not in files.read_lines(tmp_path / "run" / "02-video" / "metrics.jsonl")[0]
+    before, after = weights(tmp_path / "run", "00-start"), weights(tmp_path / "run", "02-video")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")) for name in changed)
+    trained, *carried = (
+        load_file(tmp_path / "run" / folder / "head.safetensors")
+        for folder in ("01-mos/model", "02-video/checkpoints/checkpoint-1", "02-video/model")
+    )
+    for found in carried:
+        assert found.keys() == trained.keys()
+        assert all(torch.equal(found[name], value) for name, value in trained.items())
 
 
 def test_a_tower_that_is_not_used_has_no_gradient(world: World, tmp_path: Path) -> None:

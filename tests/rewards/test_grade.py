@@ -110,6 +110,14 @@ def test_a_whole_completion_is_graded_by_its_answer_alone() -> None:
     assert partial == Grade(0.5, "A", "incomplete")
 
 
+def test_where_no_tags_were_asked_for_the_whole_text_is_the_answer() -> None:
+    """A sentence of LMME3DHF; tags that are there all the same say where the answer is."""
+    said = "The quality of the human face in this video is good."
+    for text, score in ((said, 1.0), (f"<answer>{said}</answer>", 1.0), ("good <answer>bad</answer>", 0.0), (" ", 0.0)):
+        assert grade_completion(text, target="good", kind=AnswerKind.LEVEL, tagged=False).score == score
+    assert grade_completion(said, target="good", kind=AnswerKind.LEVEL).reason == "not answered"
+
+
 @pytest.mark.parametrize(
     ("kind", "target"),
     [("single_choice", "E"), ("single_choice", "A,B"), ("multi_select", ""), ("number", "many"), ("yes_no", "true")],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -130,3 +133,19 @@ def test_frames_are_really_those_of_the_clip(world: World) -> None:
     corner = frames[0, :14, :14].transpose(2, 0, 1)
     for channel in range(3):
         assert np.corrcoef(first[channel].ravel(), corner[channel].ravel())[0, 1] > 0.999 or corner[channel].std() < 1
+
+
+def test_what_is_forgotten_is_read_anew_by_every_thread(world: World) -> None:
+    """A token that the tokenizer was taught meanwhile is one piece of a prompt, also where a thread has a processor of its own."""
+    encoder = world.encoder(world.model())
+    record = replace(world.records("video")[0], question="is it <POSE> ?", media=())
+    with ThreadPoolExecutor(1) as thread:
+        before = thread.submit(encoder, record).result()
+        encoder.processor.tokenizer.add_tokens(["<POSE>"], special_tokens=True)
+        assert encoder(record) is before
+        encoder.forget()
+        after = [thread.submit(encoder, record).result().ids]
+        encoder.forget()
+        after.append(encoder(record).ids)
+    token = encoder.processor.tokenizer.convert_tokens_to_ids("<POSE>")
+    assert [ids.count(token) for ids in (before.ids, *after)] == [0, 1, 1]

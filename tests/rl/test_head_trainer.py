@@ -42,7 +42,7 @@ def test_each_value_weighs_the_same_however_a_step_is_cut(world: World, tmp_path
     records = mixed(world)
     found = []
     for micro in (4, size):
-        settings = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": 4 // micro, "max_steps": 1}
+        settings: dict[str, Any] = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": 4 // micro, "max_steps": 1}
         trainer = trained(world, records, spec_of(POSES), tmp_path / str(micro), learning_rate=1e-3, **settings)
         found.append((moved(trainer), trainer.state.log_history[0]))
     (whole, logged), (cut, logged_cut) = found
@@ -158,6 +158,6 @@ def test_weights_that_ran_away_are_told(world: World) -> None:
     model = world.model()
     head = carried.add(model, spec_of(SCORES))
     with torch.no_grad():
-        head.layers[0].weight[0, 0] = torch.nan
+        next(head.parameters())[0, 0] = torch.nan
     with pytest.raises(InputError, match="head 'mos' puts out numbers that are not finite"):
         read(model, world.encoder(model), "mos", [scored(world.records("video")[0], 1.0)])

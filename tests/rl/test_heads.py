@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -419,11 +420,12 @@ def test_a_head_of_the_same_name_goes_on_where_its_weights_fit(world: World) -> 
     other = spec_of(SCORES, losses=[{"name": "l2"}])
     second = carried.add(model, other)
     assert carried.heads_of(model)["mos"].spec == other
-    assert torch.equal(first.layers[0].weight, second.layers[0].weight)
-    third = carried.add(model, spec_of(SCORES, body={"sizes": [8]}))
-    assert third.layers[0].weight.shape == (8, 64)
-    fourth = carried.add(model, spec_of(SCORES, body={"sizes": [8], "activation": "relu"}))
-    assert not torch.equal(third.layers[0].weight, fourth.layers[0].weight)
+    weights = [head.state_dict()["layers.0.weight"] for head in (first, second)]
+    assert torch.equal(*weights)
+    third = carried.add(model, spec_of(SCORES, body={"sizes": [8]})).state_dict()["layers.0.weight"]
+    fourth = carried.add(model, spec_of(SCORES, body={"sizes": [8], "activation": "relu"})).state_dict()["layers.0.weight"]
+    assert third.shape == fourth.shape == (8, 64)
+    assert not torch.equal(third, fourth)
 
 
 def test_names_of_torch_are_no_heads() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omnistage.data.errors import InputError
+from omnistage.data.records import AnswerKind
 from omnistage.rl import policy
 from omnistage.rl.feature_cache import FeatureCache
 from omnistage.stages.measure import evaluate
+from omnistage.stages.recipe.schema import Evaluation
 from world import World
 
 
@@ -42,6 +45,28 @@ def test_modalities_are_scored_apart() -> None:
 def test_an_answer_without_a_grader_is_refused() -> None:
     with pytest.raises(InputError, match="r: why"):
         evaluate.scores([row("a", "free text", None)])
+
+
+def test_an_answer_without_a_grader_is_refused_before_anything_is_answered(world: World) -> None:
+    record = replace(world.records("video")[0], kind=AnswerKind.SCALAR, target="3", values=(3.0,), options=())
+    measurement = Evaluation.model_validate({"data": [{"path": "a.json"}]})
+    with pytest.raises(InputError, match="record 0: scalar answers are not graded by this grader; an evaluation needs answers"):
+        evaluate.check([record], measurement)
+    evaluate.check([world.records("video")[0]], measurement)
+
+
+def test_a_plain_question_is_answered_without_tags(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "The quality of the human face in this video is good."
+    monkeypatch.setattr(evaluate, "answers", lambda *given, **settings: [said])
+    record = replace(world.records("video")[0], kind=AnswerKind.LEVEL, target="good", options=())
+    model = world.model()
+    encoder = world.encoder(model)
+    scores = []
+    for template in ("short", "plain"):
+        encoder.template = template
+        [found] = evaluate.predictions(model, encoder, [record], evaluate.Drawing())
+        scores.append(found["score"])
+    assert scores == [0.0, 1.0]
 
 
 def test_answers_come_from_features_on_disk(world: World, tmp_path: Path) -> None:

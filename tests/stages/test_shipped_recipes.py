@@ -56,7 +56,7 @@ def test_published_settings_of_lmme3dhf() -> None:
     assert isinstance(scores, recipes.HeadStage)
     for stage, decay in ((levels, 0.01), (scores, 0.1)):
         assert (stage.learning_rate, stage.batch_size, stage.epochs) == (1e-4, 1, 1)
-        made = (sft if stage is levels else head).config(stage, recipe, Path("out"), 3200, recipe.seed)  # type: ignore[arg-type]
+        made = (sft if stage is levels else head).config(stage, recipe, Path("out"), 3200, recipe.seed)
         assert (made.weight_decay, made.adam_beta2, made.lr_scheduler_type) == (decay, 0.95, "cosine")
         assert (made.max_steps, made.get_warmup_steps(made.max_steps)) == (3200, 160)
     assert scores.head.body.sizes == [1024, 256, 64, 16]
