@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--run-dir", metavar="DIR", help="folder of the run (runs/demo)")
     demo.add_argument("--seed", type=_count_or_zero, metavar="N", help="seed of the clips, the weights and the sampling (0)")
     demo.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
+    demo.add_argument("--without-heads", action="store_true", help="leave out the second recipe, demo_heads: opinion scores and poses")
     demo.set_defaults(command=_demo)
 
     _add_evaluate(commands)
@@ -131,9 +132,15 @@ def _demo(arguments: argparse.Namespace) -> int:
     from omnistage.stages.recipe import loading as recipes
 
     seeds = [] if arguments.seed is None else [f"seed={arguments.seed}", f"synth.seed={arguments.seed}"]
-    path = recipes.shipped()["demo"]
-    recipe = recipes.load(path, [*seeds, *arguments.overrides, *_run_dir_override(arguments.run_dir)])
-    return _start(recipe, path, None, None)
+    heads_dir = None if arguments.run_dir is None else f"{arguments.run_dir}_heads"
+    chosen = [("demo", [*arguments.overrides, *_run_dir_override(arguments.run_dir)])]
+    if not arguments.without_heads:
+        chosen.append(("demo_heads", _run_dir_override(heads_dir)))
+    code = 0
+    for name, overrides in chosen:
+        path = recipes.shipped()[name]
+        code = code or _start(recipes.load(path, [*seeds, *overrides]), path, None, None)
+    return code
 
 
 def _run_dir_override(run_dir: str | None) -> list[str]:

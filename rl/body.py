@@ -50,6 +50,12 @@ def matrices_to_six(matrices: Tensor, layout: str) -> Tensor:
     return (kept.mT if layout == "columns" else kept).flatten(-2)
 
 
+def nearest_rotation(matrices: Tensor) -> Tensor:
+    """The rotation [..., 3, 3] nearest to each matrix [..., 3, 3], a mean of rotations say (orthogonal Procrustes)."""
+    made: Tensor = roma.special_procrustes(_wide(matrices))
+    return made
+
+
 def joints_m(rotations: Tensor, body: Skeleton | None = None) -> Tensor:
     """Rotations [..., J, 3, 3] -> places of the joints [..., J, 3] in metres; `body` is `data.body.skeleton.skeleton()` unless given.
 

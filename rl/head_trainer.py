@@ -147,8 +147,12 @@ class HeadTrainer(OmniSFTTrainer):
         self._of_step: list[int] = [0, 0]
         self._noted = {name: [0.0, 0.0] for name in (*(term.name for term in spec.losses), _ACCURACY)}
         thinker = thinker_of(model)
+        known = carried.heads_of(thinker).get(spec.name)
+        goes_on = known is not None and spec.goes_on_from(known.spec)
         self.head = carried.add(thinker, spec)
         super().__init__(model, **kwargs)
+        if not goes_on:
+            self.head.begin_at(self.head.codec.constant(torch.cat([self.head.codec.targets(record) for record in kwargs["records"]])))
         # Adapters have frozen all that is not theirs.
         self.head.requires_grad_(True)
         carried.install(thinker)

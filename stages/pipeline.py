@@ -136,6 +136,11 @@ def _render(this: Run, given: Synth) -> None:
             wrong={str(key): value for key, value in given.wrong_answers.items()},
             progress=True,
         )
+        if given.quality or given.pose:
+            rendered = rendered and (Path(given.path) / "render_heads.json").exists()
+            quality, pose = ((sets.train, sets.held_out) if sets else (0, 0) for sets in (given.quality, given.pose))
+            seeds = {"seed": given.seed, "held_out_seed": given.held_out_seed}
+            synth.render_heads(Path(given.path), quality=quality, pose=pose, progress=True, **seeds)
         if not rendered:
             _add_seconds(this.folder / START, "render_s", time.monotonic() - began)
     PartialState().wait_for_everyone()
@@ -217,7 +222,10 @@ def _corpus(this: Run) -> list[str]:
 
     records = [record for rows_, _ in this.train_rows.values() for record in rows_]
     said = [prompts.text(record, this.recipe.prompt) for record in records] + [r.response for r in records if r.response]
-    return synth.corpus() + said if this.recipe.synth else said
+    if this.recipe.synth is None:
+        return said
+    heads = synth.heads_corpus() if this.recipe.synth.quality or this.recipe.synth.pose else []
+    return synth.corpus() + heads + said
 
 
 # One stage.

@@ -51,7 +51,7 @@ class Head(Network):
 
     def __init__(self, spec: HeadSpec, hidden: int) -> None:
         self.codec: Codec = codec_of(spec)
-        super().__init__(spec.body, hidden, self.codec.start)
+        super().__init__(spec.body, hidden, self.codec.size)
         self.spec = spec
 
 

@@ -21,14 +21,16 @@ class Codec(Protocol):
     """What a head's outputs stand for."""
 
     size: int
-    # Where outputs begin, [size]: the middle of what they can say.
-    start: Tensor
 
     def targets(self, record: Record) -> Tensor:
         """What the head should put out for a record, [values, T]: one row for each state that is read, none where it is not asked.
 
         Raises `RecordError` for an answer that does not fit, and for a value that is no finite number.
         """
+        ...
+
+    def constant(self, targets: Tensor) -> Tensor:
+        """The outputs [size], before a last sigmoid, that stand for the middle of targets [N, T]: where a new head begins."""
         ...
 
     def loss(self, name: LossName, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -46,8 +48,6 @@ class Numbers:
     def __init__(self, spec: Affine, *, bounded: bool = False) -> None:
         self.spec = spec
         self.size = len(spec.names)
-        # A sigmoid is in its middle at 0, a line at a half.
-        self.start = torch.full((self.size,), 0.0 if bounded else 0.5)
         self.bounded = bounded
 
     def targets(self, record: Record) -> Tensor:
@@ -72,6 +72,11 @@ class Numbers:
         step = (self.spec.high - self.spec.low) / len(LEVELS)
         return self.spec.low + (LEVELS.index(word) + 0.5) * step
 
+    def constant(self, targets: Tensor) -> Tensor:
+        """The mean."""
+        mean = targets.mean(0)
+        return mean.clamp(0.01, 0.99).logit() if self.bounded else mean
+
     def loss(self, name: LossName, outputs: Tensor, targets: Tensor) -> Tensor:
         """`l1` and `l2` of the scaled numbers; `correlation`: 1 - Pearson's r over the rows of a batch, mean over the numbers."""
         if name == "l1":
@@ -92,7 +97,6 @@ class Words:
     def __init__(self, spec: Levels) -> None:
         self.spec = spec
         self.size = len(spec.words)
-        self.start = torch.zeros(self.size)
         self.centres = torch.tensor(spec.centres, dtype=torch.float32)
 
     def targets(self, record: Record) -> Tensor:
@@ -114,6 +118,10 @@ class Words:
         part = (value - low) / (high - low)
         shares[0, above - 1], shares[0, above] = 1 - part, part
         return shares
+
+    def constant(self, targets: Tensor) -> Tensor:
+        """Logarithms of the mean shares."""
+        return targets.mean(0).clamp(min=1e-3).log()
 
     def loss(self, name: LossName, outputs: Tensor, targets: Tensor) -> Tensor:
         """`cross_entropy` with the shares; `l1` of the mean numbers, as a part of the distance from the first to the last centre."""
@@ -143,7 +151,6 @@ class Poses:
     def __init__(self, spec: Rotations) -> None:
         self.spec = spec
         self.size = 6 * spec.joints
-        self.start = body.matrices_to_six(torch.eye(3), spec.layout).repeat(spec.joints)
 
     def targets(self, record: Record) -> Tensor:
         """[poses, 9 x joints]: the matrices of each pose, row by row, in the order of the answer."""
@@ -153,6 +160,11 @@ class Poses:
         if not record.values or len(record.values) % each:
             raise _unfit(record, f"has {len(record.values)} values; a pose has {each}, {self.spec.joints} matrices row by row")
         return torch.tensor(_finite(record), dtype=torch.float32).view(-1, each)
+
+    def constant(self, targets: Tensor) -> Tensor:
+        """The rotation nearest to all of each joint's: from a body that stands on its head the way back is long."""
+        mean = targets.view(-1, self.spec.joints, 3, 3).mean(0)
+        return body.matrices_to_six(body.nearest_rotation(mean), self.spec.layout).flatten()
 
     def loss(self, name: LossName, outputs: Tensor, targets: Tensor) -> Tensor:
         """L1 of the matrices' numbers, of the first joint (`root`) or of all others (`body`); `joints`: of the joints' places in metres."""

@@ -19,20 +19,22 @@ class Network(nn.Module):
     The last layer is linear or a sigmoid: a ReLU there, as in LMME3DHF, can die at 0 with no gradient left.
     """
 
-    def __init__(self, body: Body, hidden: int, start: Tensor) -> None:
-        """`start` [outputs] is the last layer's first bias."""
+    def __init__(self, body: Body, hidden: int, outputs: int) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.LayerNorm(hidden)] if body.norm else []
         widths = [hidden, *body.sizes]
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), ACTIVATIONS[body.activation]()]
             layers += [nn.Dropout(body.dropout)] if body.dropout else []
-        last = nn.Linear(widths[-1], len(start))
-        with torch.no_grad():
-            last.bias.copy_(start)
-        layers.append(last)
+        layers.append(nn.Linear(widths[-1], outputs))
         layers += [nn.Sigmoid()] if body.final == "sigmoid" else []
         self.layers = nn.Sequential(*layers)
+
+    @torch.no_grad()
+    def begin_at(self, outputs: Tensor) -> None:
+        """Put out about `outputs` [outputs] (before a last sigmoid), whatever the state is, until training says otherwise."""
+        last = [layer for layer in self.layers if isinstance(layer, nn.Linear)][-1]
+        last.bias.copy_(outputs)
 
     def forward(self, states: Tensor) -> Tensor:
         """Outputs [N, outputs] of states [N, hidden]."""

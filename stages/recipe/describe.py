@@ -34,6 +34,9 @@ def describe(recipe: Recipe) -> str:
         made = recipe.synth
         counts = f"cold_start {made.cold_start}, train {made.train}, held_out {made.held_out} clips per modality (seed {made.seed})"
         lines.append(f"synth     {made.path}: {counts}")
+        for name, what in (("quality", made.quality), ("pose", made.pose)):
+            if what is not None:
+                lines.append(f"          {name}: train {what.train}, held_out {what.held_out}")
     lines.append(f"launch    engine {recipe.launch.engine}, processes {recipe.launch.processes}: {_launch(recipe)}")
     if recipe.evaluation is not None:
         when = "before the first stage and after every training stage" if recipe.evaluation.before else "after every training stage"

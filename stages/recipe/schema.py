@@ -83,6 +83,13 @@ class RunMedia(Media):
         return Media(**self.model_dump(include=set(Media.model_fields)))
 
 
+class Rendered(Section):
+    """How much is rendered for a head to learn from, and to be measured on."""
+
+    train: CountOrZero = Field(description="to learn from")
+    held_out: CountOrZero = Field(description="to be measured on")
+
+
 class Synth(Section):
     """Clips that are rendered and encoded before the first stage, with known answers. Counts are clips per modality."""
 
@@ -95,6 +102,9 @@ class Synth(Section):
     wrong_answers: dict[Modality, Share] = Field(
         default={}, description="share of the demonstrations of a modality whose answer is wrong on purpose, 0 to 1"
     )
+
+    quality: Rendered | None = Field(None, description="clips with opinion scores, in Gen3DHF's layout (PATH/quality)")
+    pose: Rendered | None = Field(None, description="poses with a description, and again with a picture (PATH/pose)")
 
     @field_validator("wrong_answers")
     @classmethod

@@ -12,7 +12,7 @@ import pytest
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import Modality
-from omnistage.data.synth import TASKS, render, sets
+from omnistage.data.synth import TASKS, job, render, sets
 from omnistage.data.synth.encode import write_clip
 from omnistage.data.synth.plan import items
 from omnistage.data.synth.tasks import of_modality
@@ -134,7 +134,7 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_clips_of_unknown_origin_are_refused(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "train_video_00000.mp4").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"holds clips, but .*render\.json' is not there to say which; give an empty folder"):
+    with pytest.raises(InputError, match=r"holds files, but .*render\.json' is not there to say which; give an empty folder"):
         render(tmp_path, **SMALL)
 
 
@@ -163,10 +163,10 @@ def test_arguments_out_of_range_are_refused(tmp_path: Path, change: dict[str, An
 
 def test_a_pool_makes_what_one_process_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     render(tmp_path / "one", **SMALL, workers=1)
-    monkeypatch.setattr(sets, "WORTH_A_POOL", 2)
+    monkeypatch.setattr(job, "WORTH_A_POOL", 2)
     pooled = tmp_path / "pooled"
     (pooled / "clips").mkdir(parents=True)
-    assert len(list(sets._in_pool(items("train", Modality.VIDEO, seed=1, count=4), pooled, 2))) == 4
+    assert len(list(job.in_pool(items("train", Modality.VIDEO, seed=1, count=4), pooled, sets._make_clip, 2))) == 4
     assert _files(pooled).items() <= _files(tmp_path / "one").items()
     render(tmp_path / "two", **SMALL, workers=2)
     assert _files(tmp_path / "two") == _files(tmp_path / "one")
@@ -176,8 +176,8 @@ def test_a_script_without_a_main_guard_still_ends(tmp_path: Path) -> None:
     """Its child processes cannot import it, so all is made in one process."""
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "from omnistage.data.synth import render, sets\n"
-        "sets.WORTH_A_POOL = 2\n"
+        "from omnistage.data.synth import job, render\n"
+        "job.WORTH_A_POOL = 2\n"
         f"render({str(tmp_path / 'out')!r}, seed=1, cold_start=12, train=4, held_out=4, workers=2)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)

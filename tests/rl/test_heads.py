@@ -147,7 +147,7 @@ def test_numbers_words_and_poses_come_back_from_their_targets(world: World) -> N
         assert np.abs(np.array([pose["rotations"] for pose in poses.decode(six)]).reshape(2, -1) - targets.numpy()).max() < 1e-6
         for name in ("body", "root", "joints"):
             assert float(poses.loss(name, six, targets)) < 1e-6
-            assert float(poses.loss(name, poses.start.expand(2, -1), targets)) > 0.05
+            assert float(poses.loss(name, poses.constant(targets).expand(2, -1), targets)) > 0.05
     assert len(codec_of(spec_of(POSES)).targets(record)) == 0
 
 

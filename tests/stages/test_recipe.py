@@ -293,6 +293,7 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
             "model.lora.targets: is '(', which is no regular expression: missing ), unterminated subpattern at position 0",
         ),
         (["synth={path: x, train: 1, held_out: 1}"], "synth.cold_start: is missing"),
+        (["synth={path: x, cold_start: 1, train: 1, held_out: 1, pose: {train: 3}}"], "synth.pose.held_out: is missing"),
         (
             ["seed=a", "stages.video.temperature=0"],
             "seed: is 'a'; must be a whole number | stages[1] (video).temperature: is 0; must be more than 0",
@@ -503,6 +504,16 @@ def test_every_field_is_described() -> None:
         assert section["additionalProperties"] is False, name
         for field, entry in section["properties"].items():
             assert entry.get("description"), f"{name}.{field}"
+
+
+def test_what_is_rendered_for_heads_is_described(good: Path) -> None:
+    counts = "quality: {train: 20, held_out: 5}, pose: {train: 9, held_out: 0}"
+    given = recipes.load(good, [f"synth={{path: x, cold_start: 1, train: 2, held_out: 3, {counts}}}"])
+    lines = [line.strip() for line in recipes.describe(given).splitlines()]
+    assert "quality: train 20, held_out 5" in lines
+    assert "pose: train 9, held_out 0" in lines
+    plain = recipes.describe(recipes.load(good, ["synth={path: x, cold_start: 1, train: 2, held_out: 3}"]))
+    assert "quality" not in plain
 
 
 def test_description_chains_the_folders(good: Path) -> None:
