@@ -20,7 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from transformers import Qwen2_5OmniProcessor
 
-from omnistage.data import synth
+from omnistage.data import pass_rates, synth
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.records import Record
 from omnistage.rl import policy, tiny
@@ -292,14 +292,18 @@ def _previous_is_there(this: Run, index: int) -> None:
 
 
 def _note_other_presentation(recipe: Recipe) -> None:
-    """Say when a model was trained on clips and questions that were shown otherwise than this recipe shows them."""
-    if recipe.model.path is None or not (Path(recipe.model.path) / presentation.NAME).is_file():
-        return
-    before, now = presentation.of_checkpoint(recipe.model.path), presentation.of_recipe(recipe)
-    for name in ("prompt", "media", "system_prompt"):
-        if getattr(before, name) != getattr(now, name):
-            was, is_now = (json.dumps(shown.model_dump(mode="json")[name]) for shown in (before, now))
-            say(f"note: {recipe.model.path} was trained with {name} {was}, and this recipe has {is_now}")
+    """Say when a model was trained, or pass rates were measured, with clips and questions shown otherwise than this recipe shows them."""
+    before: dict[str, dict[str, Any]] = {}
+    if recipe.model.path is not None and (Path(recipe.model.path) / presentation.NAME).is_file():
+        before[f"{recipe.model.path} was trained"] = presentation.of_checkpoint(recipe.model.path).model_dump(mode="json")
+    for rate in (source.pass_rate for stage in recipe.stages for source in stage.data):
+        if rate is not None and isinstance(shown := pass_rates.read(rate.file).settings.get("shown"), dict):
+            before[f"the pass rates in {rate.file} were measured"] = shown
+    now = presentation.of_recipe(recipe).model_dump(mode="json")
+    for what, shown in before.items():
+        for name in ("prompt", "media", "system_prompt"):
+            if shown.get(name) != now[name]:
+                say(f"note: {what} with {name} {json.dumps(shown.get(name))}, and this recipe has {json.dumps(now[name])}")
 
 
 def _previous_model(this: Run, index: int) -> str:

@@ -22,7 +22,8 @@ def parity(completions, record_id, **columns):
 def test_a_run_says_what_it_left_out_and_drew_again(world: World, tmp_path: Path) -> None:
     records = world.records("video")
     rates = tmp_path / "rates.jsonl"
-    pass_rates.begin(rates, {"samples": 4})
+    media = {"fps": 2.0, "max_frames": 16, "max_sound_s": 300.0, "min_pixels": 784, "max_pixels": None}
+    pass_rates.begin(rates, {"samples": 4, "shown": {"prompt": "short", "media": media, "system_prompt": None}})
     # The first is always answered, the second never; six are left.
     shares = [4, 0, 1, 2, 3, 1, 2, 3]
     pass_rates.append(rates, [Rate(r.id, "f", r.source, digest_of(r), n, 4) for r, n in zip(records, shares, strict=True)])
@@ -53,6 +54,9 @@ def test_a_run_says_what_it_left_out_and_drew_again(world: World, tmp_path: Path
     assert done.returncode == 0, done.stderr[-2000:]
     told = f"{source['path']}: 2 of 8 records are left out: their pass rate in rates.jsonl is not more than 0 and less than 1"
     assert told in done.stdout
+    (note,) = (line for line in done.stdout.splitlines() if line.startswith("note: "))
+    assert note.startswith("note: the pass rates in rates.jsonl were measured with media {")
+    assert '"max_pixels": null}, and this recipe has {' in note
     assert f"video: 2 of 8 records of {source['path']} were left out (pass_rate 2)" in done.stdout
     chosen = {"file": "rates.jsonl", "range": "more than 0 and less than 1"}
     expected = [{"path": source["path"], "records": 6, "left_out": {"pass_rate": 2}, "pass_rate": chosen}]
