@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from grpo_step import SIZE, Case, Trl, trainer_of, write_media
+from grpo_ways import SIZE, Case, Trl, operations, trainer_of, write_media
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data import synth
@@ -98,30 +98,16 @@ def matrix_rate(device: str, dtype: torch.dtype) -> float:
     return 2 * size**3 / seconds(lambda: left @ right, 5, device)
 
 
-def operations(config: Any, prompt: int, width: int, copies: bool) -> float:
-    """Floating-point operations of one forward of the language model over a group."""
-    size = config.hidden_size // config.num_attention_heads
-    heads, kept = config.num_attention_heads, config.num_key_value_heads
-    weights = config.num_hidden_layers * (
-        config.hidden_size * size * (2 * heads + 2 * kept) + 3 * config.hidden_size * config.intermediate_size
-    )
-    pair = 4 * config.num_hidden_layers * heads * size
-    head = 2 * config.hidden_size * config.vocab_size * GROUP * width
-    if copies:
-        return 2 * weights * GROUP * (prompt + width) + pair * GROUP * (prompt + width) ** 2 / 2 + head
-    return 2 * weights * (prompt + GROUP * width) + pair * (prompt**2 / 2 + GROUP * width * prompt + GROUP * width**2 / 2) + head
-
-
 def measure(way: str, size: str, shape_name: str, device: str, rounds: int, rate: float, folder: Path) -> dict[str, Any]:
     """All figures of one way and shape."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     modality, tokens, width = SHAPES[shape_name]
     model, processor = model_of(size, device, dtype)
-    clip = write_media(folder, modality, tokens)
+    media = write_media(folder, modality, tokens)
     kind, sharing = (Trl, "off") if way == "trl" else (OmniGRPOTrainer, way)
-    trainer = trainer_of(kind, sharing, model, processor, clip, GROUP, folder / "out")
-    case = Case(trainer, clip[0], torch.randint(20, 200, (GROUP, width), generator=torch.Generator().manual_seed(1)))
-    found: dict[str, Any] = {"prompt": len(case.row.ids), "completion": width, "group": GROUP}
+    trainer = trainer_of(kind, sharing, model, processor, media, GROUP, folder / "out")
+    case = Case(trainer, media[0], torch.randint(20, 200, (GROUP, width), generator=torch.Generator().manual_seed(1)))
+    found: dict[str, Any] = {"prompt": len(case.rows[0].ids), "completion": width, "group": GROUP}
     found["generation_s"] = seconds(lambda: case.generation(GENERATED), rounds, device)
     found["scoring_s"] = seconds(case.scoring, rounds, device)
     found |= decoded_together(trainer, case, rounds, device)
@@ -132,7 +118,7 @@ def measure(way: str, size: str, shape_name: str, device: str, rounds: int, rate
     found["policy_s"] = seconds(case.policy, rounds, device)
     found["peak_bytes"] = torch.cuda.max_memory_allocated() if device == "cuda" else None
     found["step_s"] = seconds(case.step, rounds, device)
-    once = operations(model.config.text_config, found["prompt"], width, copies=way in ("off", "trl"))
+    once = sum(operations(case.text_config, found["prompt"], width, GROUP, copies=way in ("off", "trl")))
     found["scoring_share_of_rate"] = once / found["scoring_s"] / rate
     found["policy_share_of_rate"] = 3 * once / found["policy_s"] / rate
     # None: the self-check found that this way scores otherwise, and it was measured plainly.
@@ -144,7 +130,7 @@ def decoded_together(trainer: OmniGRPOTrainer, case: Case, rounds: int, device: 
     """Tokens a second of several prompts: as it is, and with steps not captured as a CUDA graph (`graph`: whether they were)."""
 
     def rate() -> float:
-        return TOGETHER * GROUP * GENERATED / seconds(lambda: trainer._sample([case.row] * TOGETHER, GROUP), rounds, device)
+        return TOGETHER * GROUP * GENERATED / seconds(lambda: trainer._sample(case.rows * TOGETHER, GROUP), rounds, device)
 
     found: dict[str, Any] = {"tokens_per_s_together": rate()}
     if trainer.sharing.mode is not None:

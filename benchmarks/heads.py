@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from grpo_step import SIZE, EachRow, write_media
+from grpo_ways import SIZE, EachRow, write_media
 from peft import LoraConfig
 from torch import Tensor
 from trl import SFTConfig
