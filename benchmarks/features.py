@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from grpo_step import SIZE, write_media
+from grpo_ways import SIZE, write_media
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniAudioEncoderConfig, Qwen2_5OmniVisionEncoderConfig
 

@@ -246,25 +246,32 @@ def test_leaving_ends_the_workers(world: World) -> None:
 # In training.
 
 
-def trained(world: World, folder: Path, workers: int, *, records: list[Record] | None = None, **settings: Any) -> tuple[Any, list[Any]]:
+def first_is_odd(completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    return [float(ids[0] % 2) for ids in completion_ids]
+
+
+def trained(world: World, folder: Path, workers: int, *, rounds: int = 0, **settings: Any) -> tuple[Any, list[Any]]:
     """A trainer that has trained, and the rows of completions that it recorded."""
     rows: list[Any] = []
-    trainer = trainer_for(
-        world, records or world.records("audio_video"), folder, recorder=lambda step, found: rows.extend(found), **settings
-    )
+    records = world.records("audio_video")
+    trainer = trainer_for(world, records, folder, (first_is_odd,), recorder=lambda step, found: rows.extend(found), **settings)
+    trainer.refill_rounds = rounds
     trainer.encoder.workers = workers
     trainer.train()
     return trainer, rows
 
 
-def test_the_same_numbers_with_and_without_workers(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [0, 2], ids=["as drawn", "drawn again"])
+def test_the_same_numbers_with_and_without_workers(world: World, tmp_path: Path, rounds: int) -> None:
+    """Completions, losses and weights, also where prompts without spread are replaced by others, which nobody can foresee."""
     found = {}
     for workers in (0, 1, 2):
-        trainer, rows = trained(world, tmp_path / str(workers), workers, max_steps=4, logging_steps=1, seed=9)
+        trainer, rows = trained(world, tmp_path / str(workers), workers, rounds=rounds, max_steps=4, logging_steps=1, seed=9)
         losses = [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row]
         weights = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
         found[workers] = ([row["completion_ids"] for row in rows], losses, weights)
-    assert len(found[0][0]) == 4 * 2 * G
+        assert (sum(row.get("groups/drawn_again", 0) for row in trainer.state.log_history) > 0) == (rounds > 0)
+    assert len(found[0][0]) >= 4 * 2 * G
     for workers in (1, 2):
         assert found[workers][:2] == found[0][:2]
         assert all(value.equal(found[0][2][name]) for name, value in found[workers][2].items())
@@ -332,7 +339,7 @@ def test_a_resumed_run_looks_ahead_from_where_it_is(world: World, tmp_path: Path
     settings: dict[str, Any] = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4, "num_iterations": 2, "seed": 4}
     whole, _ = trained(world, tmp_path, 1, **settings)
     assert whole.encoder.misses == 8
-    second = trainer_for(world, world.records("audio_video"), tmp_path, **settings)
+    second = trainer_for(world, world.records("audio_video"), tmp_path, (first_is_odd,), **settings)
     second.encoder.workers = 1
     readings = Readings(second.encoder)
     second.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
