@@ -258,6 +258,8 @@ class Case:
         lap("reading")
         ids, mask = self.with_prompts(rows, self.drawn(rows, self.width))
         lap("generation")
+        # A reference is another model than the one whose log-probs were noted.
+        self.trainer._noted = None
         with torch.no_grad(), disable_gradient_checkpointing(self.trainer.model, self.trainer.args.gradient_checkpointing_kwargs):
             self.score(rows, ids, mask)
         lap("scoring")

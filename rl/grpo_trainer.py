@@ -359,7 +359,8 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
     def _noted_by(self, model: torch.nn.Module, completions: Tensor) -> Tensor | None:
         """Log-probs [B, C] of the rollout in hand if `model`, with the adapters that are on now, drew these very completions [B, C] of
         these very prompts on every process. Of a step whose groups were replaced the last draw is not all of it."""
-        if self._noted is None or model is not self.model or not self.sharing.reuse:
+        # Noted numbers have no graph: a pass that learns is always made.
+        if self._noted is None or model is not self.model or not self.sharing.reuse or torch.is_grad_enabled():
             return None
         (ids, log_probs), prompts, adapters = self._noted
         if active_adapters(model) != adapters:
