@@ -46,7 +46,8 @@ def test_each_value_weighs_the_same_however_a_step_is_cut(world: World, tmp_path
         trainer = trained(world, records, spec_of(POSES), tmp_path / str(micro), learning_rate=1e-3, **settings)
         found.append((moved(trainer), trainer.state.log_history[0]))
     (whole, logged), (cut, logged_cut) = found
-    assert max(float((whole[name] - cut[name]).abs().max()) for name in whole) < 3e-5
+    # Adam's first step is as long for a gradient of hardly anything, whichever way it is rounded.
+    assert max(float((whole[name] - cut[name]).abs().max()) for name in whole) < 2e-4
     assert logged["loss"] == pytest.approx(logged["pose/text"] + 0.1 * logged["pose/body"] + 0.1 * logged["pose/root"], abs=1e-3)
     for key in ("loss", "grad_norm", "pose/text", "pose/body", "pose/root", "mean_token_accuracy"):
         assert logged_cut[key] == pytest.approx(logged[key], rel=1e-3), key
