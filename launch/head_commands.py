@@ -14,6 +14,7 @@ from omnistage.data.records import LEVELS, AnswerKind, Modality
 from omnistage.launch.devices import use_one_device
 
 if TYPE_CHECKING:
+    from omnistage.data.body.skeleton import Skeleton
     from omnistage.data.records import Record
     from omnistage.rl.heads.predict import Prediction
 
@@ -44,6 +45,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Ca
     )
     predict.add_argument("--levels", nargs="+", default=list(LEVELS), metavar="WORD", help="levels, the worst first (bad ... excellent)")
     predict.add_argument("--out", metavar="DIR", help="folder for predictions.jsonl and drawn poses (poses need it)")
+    predict.add_argument("--body", metavar="FILE", help="your own SMPL or SMPL-X file, whose lengths give the places of joints (ours)")
     predict.add_argument("--dropout", type=count, default=0, metavar="N", help="mean and interval of N passes with the head's dropout on")
     predict.add_argument("--batch-size", type=count, default=16, metavar="N", help="prompts per forward pass (16)")
     predict.add_argument("--max-new-tokens", type=count, default=64, metavar="N", help="longest answer of a head at a token (64)")
@@ -82,6 +84,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         if not Path(source.path).exists():
             raise InputError(f"--data {source.path}: no such file")
     use_one_device()
+    from omnistage.rl import body
     from omnistage.rl.heads import carried, words
     from omnistage.stages import asking, files, predict, rows
 
@@ -92,6 +95,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not arguments.sentence:
         spec = carried.chosen(carried.described(arguments.checkpoint), arguments.head, arguments.checkpoint)
         predict.check(spec, arguments.dropout)
+        if arguments.body is not None and spec.codec.kind != "rot6d":
+            raise InputError(f"--body is for poses, and head {spec.name!r} puts out numbers")
         if spec.codec.kind == "rot6d" and arguments.out is None:
             raise InputError(f"head {spec.name!r} puts out poses; give a folder to write them to (--out)")
     if arguments.question is not None:
@@ -99,6 +104,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         records = [asking.record_of(arguments.question, refs, kind=asking.kind_for(spec) if spec else AnswerKind.LEVEL)]
     if arguments.out is not None:
         files.make_folder(Path(arguments.out), "--out")
+    own = None if arguments.body is None else body.smpl_skeleton(Path(arguments.body))
     # All that can be wrong is said before weights are loaded.
     model, encoder = asking.load(arguments.checkpoint)
     if spec is None:
@@ -114,14 +120,14 @@ def _predict(arguments: argparse.Namespace) -> int:
             passes=arguments.dropout,
         )
     )
-    return _told(arguments, records, found)
+    return _told(arguments, records, found, own)
 
 
-def _told(arguments: argparse.Namespace, records: Sequence[Record], found: Sequence[Prediction]) -> int:
+def _told(arguments: argparse.Namespace, records: Sequence[Record], found: Sequence[Prediction], body: Skeleton | None = None) -> int:
     """Writes and prints predictions."""
     from omnistage.stages import predict
 
-    written = predict.write(Path(arguments.out), records, found) if arguments.out is not None else []
+    written = predict.write(Path(arguments.out), records, found, body) if arguments.out is not None else []
     for at, (record, prediction) in enumerate(zip(records, found, strict=True)):
         if arguments.json:
             row = written[at] if written else {"id": record.id, "answer": prediction.text, "values": prediction.values}

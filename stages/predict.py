@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from omnistage.data.body import drawing
-from omnistage.data.body.skeleton import joints_m
+from omnistage.data.body.skeleton import Skeleton, joints_m
 from omnistage.data.errors import InputError
 from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoder
@@ -77,8 +77,8 @@ def _spread(drawn: Sequence[Prediction]) -> Prediction:
     return Prediction(values, drawn[0].text)
 
 
-def write(out: Path, records: Sequence[Record], found: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Write `predictions.jsonl`, and files of each pose; returns the lines."""
+def write(out: Path, records: Sequence[Record], found: Sequence[Prediction], body: Skeleton | None = None) -> list[dict[str, Any]]:
+    """Write `predictions.jsonl`, and files of each pose, with the places of `body`'s joints (ours unless given); returns the lines."""
     rows: list[dict[str, Any]] = []
     on_page: dict[str, Any] = {}
     for number, (record, prediction) in enumerate(zip(records, found, strict=True), start=1):
@@ -88,7 +88,7 @@ def write(out: Path, records: Sequence[Record], found: Sequence[Prediction]) -> 
             if len(value.get("rotations", ())) == BODY_JOINTS:
                 # Numbered, since ids may be alike once what no file name holds is taken out.
                 name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]+', '-', record.id)[:60]}-{at}"
-                joints = write_pose(out / "poses" / name, value["rotations"], label=f"{record.id} {at}")
+                joints = write_pose(out / "poses" / name, value["rotations"], label=f"{record.id} {at}", body=body)
                 if len(on_page) < MOST_ON_A_PAGE:
                     on_page[f"{number}.{at} {record.id}"] = joints
                 value = {"pose": f"poses/{name}.json"}
@@ -100,10 +100,10 @@ def write(out: Path, records: Sequence[Record], found: Sequence[Prediction]) -> 
     return rows
 
 
-def write_pose(stem: Path, rotations: Any, *, label: str) -> Any:
+def write_pose(stem: Path, rotations: Any, *, label: str, body: Skeleton | None = None) -> Any:
     """Write a pose [24, 3, 3] as `stem.json` and `stem.png`; returns its joints [24, 3] in metres."""
-    joints = joints_m(rotations)
-    files.write_json(stem.with_name(f"{stem.name}.json"), drawing.pose_json(rotations))
+    joints = joints_m(rotations, body)
+    files.write_json(stem.with_name(f"{stem.name}.json"), drawing.pose_json(rotations, body))
     drawing.draw({label: joints}).save(stem.with_name(f"{stem.name}.png"))
     return joints
 

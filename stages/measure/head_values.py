@@ -23,10 +23,11 @@ from scipy import stats
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data.body import metrics
-from omnistage.data.body.skeleton import joints_m
+from omnistage.data.body.skeleton import Skeleton, joints_m
 from omnistage.data.errors import RecordError
 from omnistage.data.records import AnswerKind, Record
 from omnistage.data.rotations import Floats, geodesic_deg
+from omnistage.rl.body import smpl_skeleton
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.heads import carried
 from omnistage.rl.heads.codec import Numbers, Words, codec_of
@@ -43,11 +44,13 @@ Metric = Callable[[Floats, Floats], float]
 
 
 def check(records: Sequence[Record], stage: HeadStage) -> None:
-    """Raises `InputError` for a held-out record whose value the head does not put out, and for a control that cannot be made."""
+    """Raises `InputError` for a held-out record whose value the head does not put out, a control that cannot be made, and a body file
+    that cannot be read."""
     codec = codec_of(stage.head)
     for record in records:
         if len(codec.targets(record)) != 1:
             raise RecordError(f"{record.source}: has no single value that the head {stage.head.name!r} puts out (kind {record.kind})")
+    _body(stage.evaluation)
     for control in stage.evaluation.controls if stage.evaluation else []:
         controls.apply(control, [record for record in records if controls.applies(control, record.modality)], 0)
 
@@ -76,16 +79,19 @@ def measure(
             shown = controls.apply(control, [r for r in records if controls.applies(control, r.modality)], seed)
         rows += _shared_out(reader, shown, control, given)
     of_clip = {record.id: "|".join(ref.path for ref in record.media) or record.id for record in records}
-    mean = mean_answer(trained_on, spec)
-    result: dict[str, Any] = {"head": spec.name, "tasks": scores([r for r in rows if r["control"] is None], spec, of_clip, mean)}
-    result["controls"] = {
-        name: scores([r for r in rows if r["control"] == name], spec, of_clip, mean) for name in names if name is not None
-    }
+    mean, body = mean_answer(trained_on, spec), _body(given)
+    by_control = {name: scores([r for r in rows if r["control"] == name], spec, of_clip, mean, body) for name in names}
+    result: dict[str, Any] = {"head": spec.name, "body": given.body, "tasks": by_control.pop(None), "controls": by_control}
     if PartialState().is_main_process:
         files.write_lines(out / FOLDER / "predictions.jsonl", rows)
         files.write_json(out / FOLDER / "scores.json", result)
     PartialState().wait_for_everyone()
     return result
+
+
+def _body(given: HeadMeasurement | None) -> Skeleton | None:
+    """The user's own body, None for ours. Raises `InputError` for a file that cannot be read."""
+    return None if given is None or given.body is None else smpl_skeleton(Path(given.body))
 
 
 def _shared_out(reader: Reader, shown: Sequence[Record], control: Control | None, given: HeadMeasurement) -> list[dict[str, Any]]:
@@ -104,16 +110,18 @@ def _row(record: Record, control: Control | None, prediction: Prediction) -> dic
     return row | {"count": len(prediction.values), "value": prediction.values[0] if prediction.values else None}
 
 
-def scores(rows: Sequence[Mapping[str, Any]], spec: HeadSpec, clips: Mapping[str, str], mean: Floats) -> dict[str, dict[str, Any]]:
+def scores(
+    rows: Sequence[Mapping[str, Any]], spec: HeadSpec, clips: Mapping[str, str], mean: Floats, body: Skeleton | None = None
+) -> dict[str, dict[str, Any]]:
     """Figures by task from rows of `predictions.jsonl`; `clips` names the clip of each id, over which the bootstrap draws, `mean` is what
-    `mean_answer` gives."""
+    `mean_answer` gives, and `body` has the lengths that turn poses into places (None: ours)."""
     out: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         groups = [clips[row["id"]] for row in of_task]
         entry: dict[str, Any] = {"n": len(of_task), "missing": sum(row["value"] is None for row in of_task)}
         if isinstance(spec.codec, Rotations):
-            entry |= _pose_scores(of_task, spec.codec.joints, groups, mean)
+            entry |= _pose_scores(of_task, spec.codec.joints, groups, mean, body)
         else:
             entry |= _number_scores(of_task, spec, groups, mean)
         out[task] = entry
@@ -210,7 +218,9 @@ def mean_answer(records: Sequence[Record], spec: HeadSpec) -> Floats:
     return nearest
 
 
-def _pose_scores(rows: Sequence[Mapping[str, Any]], joints: int, groups: Sequence[str], mean: Floats) -> dict[str, Any]:
+def _pose_scores(
+    rows: Sequence[Mapping[str, Any]], joints: int, groups: Sequence[str], mean: Floats, body: Skeleton | None
+) -> dict[str, Any]:
     right = np.array([row["target_values"] for row in rows]).reshape(-1, joints, 3, 3)
     made = np.array([mean if row["value"] is None else row["value"]["rotations"] for row in rows])
     constant = np.broadcast_to(mean, right.shape)
@@ -218,14 +228,14 @@ def _pose_scores(rows: Sequence[Mapping[str, Any]], joints: int, groups: Sequenc
     for name, each in POSE_METRICS.items():
         if joints != BODY_JOINTS and name != "geodesic_deg":
             continue
-        ours, baseline = each(made, right), each(constant, right)
+        ours, baseline = each(made, right, body), each(constant, right, body)
         out[name] = interval(lambda a, _: float(a.mean()), ours, ours, groups) | {"mean_pose": float(baseline.mean())}
     return out
 
 
-# Errors [N] of poses [N, joints, 3, 3].
-POSE_METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "mpjpe_mm": lambda made, right: metrics.mpjpe_mm(joints_m(made), joints_m(right)),
-    "pa_mpjpe_mm": lambda made, right: metrics.pa_mpjpe_mm(joints_m(made), joints_m(right)),
-    "geodesic_deg": lambda made, right: geodesic_deg(made, right).mean(-1),
+# Errors [N] of poses [N, joints, 3, 3] of a body.
+POSE_METRICS: dict[str, Callable[[Floats, Floats, Skeleton | None], Floats]] = {
+    "mpjpe_mm": lambda made, right, body: metrics.mpjpe_mm(joints_m(made, body), joints_m(right, body)),
+    "pa_mpjpe_mm": lambda made, right, body: metrics.pa_mpjpe_mm(joints_m(made, body), joints_m(right, body)),
+    "geodesic_deg": lambda made, right, _: geodesic_deg(made, right).mean(-1),
 }

@@ -364,6 +364,7 @@ class HeadMeasurement(HeldOut):
 
     batch_size: Count = Field(32, description="prompts per forward pass")
     max_new_tokens: Count = Field(64, description="longest answer of a head at a token, in tokens; one without the token is a miss")
+    body: Text | None = Field(None, description="your own SMPL or SMPL-X file, whose lengths turn poses into millimetres; null: ours")
     controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
 
 

@@ -180,6 +180,7 @@ def test_merged_adapters_say_what_the_model_with_adapters_said(here: Here, tmp_p
         (("merge", last, "--out", tmp_path / "new", "--base", "nowhere"), "--base: 'nowhere' does not exist"),
         (("predict", last, "--question", "x"), "omnistage merge"),
         (("predict", "nowhere", "--question", "x"), "checkpoint: 'nowhere' does not exist"),
+        (("predict", "run/01-mos/model", "--question", "x", "--body", "SMPL_NEUTRAL.pkl"), "--body is for poses"),
         (("predict", "run/00-start/model", "--question", "x"), "run/00-start/model carries no head"),
         (("predict", "run/01-mos/model", "--question", " "), "question: is empty"),
         (("predict", "run/01-mos/model", "--question", "x", "--out", "said.txt"), "--out said.txt: cannot be written to"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,13 @@ import pytest
 from scipy import stats
 
 from head_data import POSES, SCORES, posed
+from omnistage.data.body.skeleton import Skeleton, skeleton
+from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind, Modality, Record
 from omnistage.data.rotations import axis_angle_to_matrices
 from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.measure import head_values, summary
+from omnistage.stages.recipe.schema import HeadStage
 
 LEVELS = {"kind": "levels", "words": ["bad", "good", "best"], "centres": [0.0, 10.0, 40.0]}
 PLAIN = Record("r", Modality.VIDEO, "quality", AnswerKind.SCALAR, "how good ?", "1", values=(1.0,), source="file: record 0")
@@ -112,7 +117,25 @@ def test_poses_beside_the_mean_pose() -> None:
     assert found["pa_mpjpe_mm"]["value"] < found["pa_mpjpe_mm"]["mean_pose"]
 
 
-def test_poses_of_another_body_are_compared_by_angles() -> None:
+def test_millimetres_are_those_of_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body twice as large makes twice the error; the file of one is asked for before anything is trained."""
+    ours = skeleton()
+    large = Skeleton(ours.names, ours.parents, 2 * ours.offsets_J3)
+    pose, other = (np.reshape(posed(PLAIN, seed).values, (24, 3, 3)) for seed in (0, 1))
+    rows = [row("a", 0.0, None, kind="pose", target_values=pose.ravel().tolist(), value={"rotations": other.tolist()})]
+    small, big = (head_values.scores(rows, spec_of(POSES), {"a": "a"}, pose, body)["quality"] for body in (None, large))
+    for name in ("mpjpe_mm", "pa_mpjpe_mm"):
+        assert big[name]["value"] == pytest.approx(2 * small[name]["value"])
+    assert big["geodesic_deg"] == small["geodesic_deg"]
+
+    monkeypatch.setitem(sys.modules, "smplx", None)
+    given = {"name": "pose", "kind": "head", "head": POSES, "data": [{"path": "a.json"}], "learning_rate": 1e-3, "steps": 1}
+    stage = HeadStage.model_validate(given | {"evaluation": {"data": [{"path": "b.json"}], "body": str(tmp_path / "SMPL_NEUTRAL.pkl")}})
+    with pytest.raises(InputError, match="needs the package smplx"):
+        head_values.check([posed(PLAIN, 0)], stage)
+
+
+def test_poses_of_another_number_of_joints_are_compared_by_angles() -> None:
     """Places are known of 24 joints alone."""
     spec = spec_of(POSES, codec={"kind": "rot6d", "joints": 2})
     pose = np.tile(np.eye(3), (2, 1, 1))
