@@ -2,7 +2,7 @@
 
 How good a clip is follows from the strengths s of its distortions (`distortions.py`), each with a weight w (`WEIGHTS`):
 
-    quality = product over distortions of (1 - w s)        from 1 (nothing is spoiled) down to 0.1
+    quality = product over distortions of (1 - w s)        from 1 (nothing is spoiled) down to 0.03
     score   = low + (high - low) quality                   low = 6.3619, high = 65.7502: the published bounds
 
 Eight simulated raters see the clip. Each gives the score, plus how mild or strict he always is (`RATERS`, 0 on average), plus chance (a
@@ -28,7 +28,7 @@ from omnistage.data.synth.heads.faces import moving_face
 
 DIMENSION = "quality"
 QUESTION = "Please rate the quality of the human face in this video."
-WEIGHTS = {"blur": 0.6, "blocks": 0.5, "noise": 0.5, "drops": 0.4, "jitter": 0.4}
+WEIGHTS = {"blur": 0.75, "blocks": 0.65, "noise": 0.65, "drops": 0.5, "jitter": 0.5}
 WEAKEST = 0.1
 # How likely a clip is spoiled in none, one, two or three ways.
 COUNTS = (0.1, 0.35, 0.35, 0.2)
