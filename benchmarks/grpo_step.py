@@ -161,18 +161,23 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    results: dict[str, Any] = {}
+
+    def keep(results: dict[str, Any]) -> None:
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.sweep:
-            results = sweep(folder, arguments.rounds, arguments.plot)
-        else:
-            sizes = (arguments.prompt, arguments.completion, arguments.group, arguments.prompts)
-            for modality in arguments.modality:
-                results[modality] = measure(folder, modality, *sizes, arguments.rounds, arguments.checkpointing)
-                print(shown(modality, results[modality]), flush=True)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            keep(sweep(folder, arguments.rounds, arguments.plot))
+            return
+        sizes = (arguments.prompt, arguments.completion, arguments.group, arguments.prompts)
+        results: dict[str, Any] = {}
+        for modality in arguments.modality:
+            results[modality] = measure(folder, modality, *sizes, arguments.rounds, arguments.checkpointing)
+            print(shown(modality, results[modality]), flush=True)
+            # A modality takes a quarter of an hour: what is measured is kept.
+            keep(results)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ AXES: dict[str, tuple[int, ...]] = {
     "completion": (32, 96, 256, 512),
 }
 # Tokens of all copies of a prompt, of which TRL's way keeps some 70 kB each for the backward; more of them would crowd a small machine.
-MOST_COPIED = 33_000
+MOST_COPIED = 17_000
 # Longer prompts spend more on pairs of tokens than on tokens, at this size of model.
 LINEAR = 2_100
 
