@@ -95,7 +95,7 @@ def main() -> None:
     for modality in arguments.modality:
         model, processor = model_of(arguments.size, modality)
         with tempfile.TemporaryDirectory() as name:
-            record, shape = write_media(Path(name), modality, arguments.tokens)
+            [record, *_], shape = write_media(Path(name), modality, arguments.tokens)
             row = Encoder(processor, model.config, shape=shape, template="short").encode(record)
             found = measure(model, row, Path(name), arguments.rounds)
         print(

@@ -71,7 +71,7 @@ def samples(folder: Path, clips: int, tokens: int) -> tuple[dict[str, list[Recor
     shape: MediaShape | None = None
     for at in range(clips):
         (folder / str(at)).mkdir()
-        record, shape = write_media(folder / str(at), "video", tokens)
+        [record, *_], shape = write_media(folder / str(at), "video", tokens)
         for name in DIMENSIONS:
             question = f"how many are there ? {name}"
             made[name].append(
