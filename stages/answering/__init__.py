@@ -1,0 +1,1 @@
+"""From records to answers: by a checkpoint here, or by a server."""
