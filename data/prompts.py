@@ -43,6 +43,12 @@ def _think_answer(record: Record) -> str:
     return "\n".join([record.question.strip(), *options, "", instruction])
 
 
+def _direct(record: Record) -> str:
+    options = [f"{letter}. {option}" for letter, option in _lettered(record)]
+    instruction = f"Reply with {_ANSWER_FORM[record.kind]}: nothing else, no reasons."
+    return "\n".join([record.question.strip(), *options, "", instruction])
+
+
 def _short(record: Record) -> str:
     options = [f"{letter} {option}" for letter, option in _lettered(record)]
     return " ".join(" ".join([record.question, *options, _ANSWER_WORD[record.kind]]).split())
@@ -56,11 +62,11 @@ def _plain(record: Record) -> str:
     return "\n".join([record.question.strip(), *(f"{letter}. {option}" for letter, option in _lettered(record))])
 
 
-# `short` is for tiny models that learned the form of the answer in a cold start and could not follow an instruction; `plain` adds nothing
-# to a question, as published instruction data has it.
-TEMPLATES: Mapping[str, Callable[[Record], str]] = {"think_answer": _think_answer, "short": _short, "plain": _plain}
+# `direct` asks a model that was not taught tags for its answer alone; `short` is for tiny models that learned the form of the answer in a
+# cold start and could not follow an instruction; `plain` adds nothing to a question, as published instruction data has it.
+TEMPLATES: Mapping[str, Callable[[Record], str]] = {"think_answer": _think_answer, "direct": _direct, "short": _short, "plain": _plain}
 # Templates whose answers stand in no tags.
-UNTAGGED = frozenset({"plain"})
+UNTAGGED = frozenset({"direct", "plain"})
 
 
 def text(record: Record, template: str = "think_answer") -> str:

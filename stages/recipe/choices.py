@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Prompt = Literal["think_answer", "short", "plain"]
+Prompt = Literal["think_answer", "direct", "short", "plain"]
 Control = Literal["blank", "swapped", "swapped_sound", "swapped_picture"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

@@ -6,7 +6,7 @@ import pyarrow
 import pytest
 
 from omnistage.data.errors import InputError
-from omnistage.data.prompts import TEMPLATES, render, text
+from omnistage.data.prompts import TEMPLATES, UNTAGGED, render, text
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 COLOUR = Record(
@@ -44,6 +44,21 @@ def test_think_answer_hints_at_the_kind(kind: AnswerKind, form: str) -> None:
 def test_no_options_leave_no_gap() -> None:
     assert text(COUNT).split("\n")[2] == ""
     assert text(COUNT).split("\n")[3].startswith("Reason")
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        (AnswerKind.SINGLE_CHOICE, "Reply with the letter of the one right option: nothing else, no reasons."),
+        (AnswerKind.MULTI_SELECT, "Reply with the letters of all right options, joined by commas: nothing else, no reasons."),
+        (AnswerKind.NUMBER, "Reply with one number in digits: nothing else, no reasons."),
+        (AnswerKind.YES_NO, "Reply with yes or no: nothing else, no reasons."),
+        (AnswerKind.OPEN, "Reply with a short answer: nothing else, no reasons."),
+    ],
+)
+def test_direct_asks_for_the_answer_alone_and_for_no_tag(kind: AnswerKind, last: str) -> None:
+    assert text(replace(COLOUR, kind=kind), "direct").split("\n") == ["What colour is it?", "A. red", "B. blue", "", last]
+    assert "direct" in UNTAGGED
 
 
 def test_short_is_one_line_with_a_hint_of_a_word() -> None:
@@ -106,5 +121,7 @@ def test_the_answer_is_not_in_the_prompt() -> None:
 
 
 def test_unknown_template_names_the_known() -> None:
-    with pytest.raises(InputError, match=r"unknown prompt template 'shrt'; did you mean 'short'\? known: plain, short, think_answer"):
+    with pytest.raises(
+        InputError, match=r"unknown prompt template 'shrt'; did you mean 'short'\? known: direct, plain, short, think_answer"
+    ):
         render(COLOUR, "shrt")
