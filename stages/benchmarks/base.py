@@ -26,6 +26,11 @@ Upstream = Callable[[Sequence[Scored]], dict[str, Any]]
 Scorer = Callable[[Record, Prediction, bool], Score]
 
 
+def nothing_to_remark(_records: Sequence[Record]) -> list[str]:
+    """For benchmarks whose figures speak for themselves."""
+    return []
+
+
 @dataclass(frozen=True)
 class Rubric:
     """How a judge marks an open answer: its prompt, with the fields {question}, {history}, {reference} and {answer}, and the marks that it
@@ -48,7 +53,8 @@ class Benchmark:
     `formats` are the readers of its published files, the usual one first. `prompts` are the templates of `data.prompts` that its questions
     may be shown in, the usual one first; `options` the names of further ways to ask (`guided`, `asr`), each with what it does to a record.
     `score` grades an answer without a judge; None of a value there means that the `rubric` decides. `figures` names what is reported of
-    these items, the headline first. `upstream` is the published scorer's own rule, faults included, for `--compat upstream`.
+    these items, the headline first, and `remarks` what a reader of them must know of these items, a sentence each.
+    `upstream` is the published scorer's own rule, faults included, for `--compat upstream`.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Benchmark:
     kinds: frozenset[AnswerKind] | None = None
     max_new_tokens: int = 1024
     notes: str = ""
+    remarks: Callable[[Sequence[Record]], list[str]] = nothing_to_remark
 
 
 def graded(record: Record, prediction: Prediction, tagged: bool, *, partial: bool = False) -> Score:
