@@ -31,7 +31,8 @@ from typing import Any
 
 import yaml
 
-from omnistage.stages import files
+from omnistage.stages.benchmarks import items
+from omnistage.stages.measure import summary
 from omnistage.stages.measure.statistics import mean_over_runs
 from omnistage.stages.recipe import loading as recipes
 
@@ -57,7 +58,7 @@ def control_recipes(seed: int, demo: Path, out: Path) -> dict[str, dict[str, Any
         cold, *grpo = given["stages"]
         steps = sum(stage["steps"] for stage in grpo)
         given["run_dir"] = str(out / f"{name}-{seed}")
-        given["evaluation"] |= {"controls": [], "sampled": False}
+        given["evaluation"] |= {"controls": [], "samples": 0}
         if name == "direct":
             both = [source for source in grpo[-1]["data"] if source["modality"] == "audio_video"]
             given["stages"] = [cold, grpo[-1] | {"name": "direct", "data": both, "steps": steps}]
@@ -103,9 +104,8 @@ def summaries(out: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
 
 def right(run_dir: Path, stage: str, modality: str) -> dict[str, float]:
     (folder,) = run_dir.glob(f"[0-9][0-9]-{stage}")
-    rows = files.read_lines(folder / "evaluation" / "predictions.jsonl")
-    kept = (row for row in rows if row["modality"] == modality and row["control"] is None and not row["sampled"])
-    return {row["id"]: float(row["score"] == 1) for row in kept}
+    found = summary.measured_of(folder).right[items.GREEDY][modality]
+    return dict(found)
 
 
 def mean(values: list[float]) -> str:

@@ -11,14 +11,13 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from omnistage.data.errors import InputError, OmnistageError, unknown_name
-from omnistage.data.records import Modality
-from omnistage.launch import data_commands, head_commands, reward_commands
+from omnistage.launch import data_commands, evaluation_commands, head_commands, reward_commands
+from omnistage.launch.arguments import whole_or_zero
 from omnistage.launch.devices import use_one_device
 from omnistage.launch.failures import Failure
-from omnistage.stages.recipe.choices import Control, Prompt
 
 if TYPE_CHECKING:
     from omnistage.stages.recipe.loading import Recipe
@@ -28,7 +27,7 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors raised on purpose become one line on stderr."""
-    arguments = _parser().parse_args(argv)
+    arguments = parsed(argv)
     try:
         code: int = arguments.command(arguments)
     except OmnistageError as error:
@@ -37,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("interrupted")
         return INTERRUPTED
     return code
+
+
+def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """What a command line asks for; `command` is the function that does it."""
+    return _parser().parse_args(argv)
 
 
 def report(error: OmnistageError) -> int:
@@ -77,41 +81,20 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="run the whole pipeline on a tiny model and rendered clips, on a CPU")
     demo.add_argument("--run-dir", metavar="DIR", help="folder of the run (runs/demo)")
-    demo.add_argument("--seed", type=_count_or_zero, metavar="N", help="seed of the clips, the weights and the sampling (0)")
+    demo.add_argument("--seed", type=whole_or_zero, metavar="N", help="seed of the clips, the weights and the sampling (0)")
     demo.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
     demo.add_argument("--without-heads", action="store_true", help="leave out the second recipe, demo_heads: opinion scores and poses")
     demo.set_defaults(command=_demo)
 
-    _add_evaluate(commands)
+    evaluation_commands.add(commands)
     data_commands.add(commands)
 
     schema = commands.add_parser("schema", help="print the JSON schema of a recipe, for editors")
     schema.set_defaults(command=_schema)
 
     reward_commands.add(commands)
-    head_commands.add(commands, _count)
+    head_commands.add(commands)
     return parser
-
-
-def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    evaluate = commands.add_parser("evaluate", help="score a checkpoint on annotation files")
-    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or Hugging Face id of the model")
-    evaluate.add_argument("--data", nargs="+", required=True, metavar="FILE", help="annotation files")
-    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
-    evaluate.add_argument("--format", default="humansense", metavar="F", help="reader of the files (humansense)")
-    evaluate.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to")
-    evaluate.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
-    evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N records of each file")
-    evaluate.add_argument("--quarantine", metavar="FILE", help="rows that are left out (data check --quarantine)")
-    evaluate.add_argument(
-        "--prompt", choices=get_args(Prompt), help="template of the question (as the checkpoint was trained, else think_answer)"
-    )
-    evaluate.add_argument("--controls", nargs="+", choices=get_args(Control), default=[], help="measure with blank or swapped media too")
-    evaluate.add_argument("--batch-size", type=_count, default=64, metavar="N", help="prompts per forward pass (64)")
-    evaluate.add_argument("--max-new-tokens", type=_count, default=1024, metavar="N", help="longest answer (1024)")
-    evaluate.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="seed of the controls' swaps (0)")
-    evaluate.add_argument("--json", action="store_true", help="print the scores as JSON")
-    evaluate.set_defaults(command=_evaluate)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -160,53 +143,8 @@ def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) ->
     return 0
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from omnistage.stages.recipe import loading as recipes
-
-    shared = {name: getattr(arguments, name) for name in ("format", "media_root", "modality", "limit", "quarantine")}
-    settings = {name: getattr(arguments, name) for name in ("controls", "batch_size", "max_new_tokens")}
-    data = [{"path": path, **shared} for path in arguments.data]
-    evaluation = recipes.build(recipes.Evaluation, {"data": data, **settings}, "evaluate")
-    for source in evaluation.data:
-        if not Path(source.path).is_file():
-            raise InputError(f"--data {source.path}: no such file")
-
-    use_one_device()
-    from omnistage.stages.measure import evaluate
-
-    out = Path(arguments.out)
-    scores = evaluate.evaluate_checkpoint(
-        arguments.checkpoint,
-        out=out,
-        evaluation=evaluation,
-        prompt=arguments.prompt,
-        seed=arguments.seed,
-    )
-    if arguments.json:
-        print(json.dumps(scores, indent=2, ensure_ascii=False))
-    else:
-        from omnistage.stages.measure.summary import scores_table
-
-        print(f"{scores_table(scores)}\n\nscores and predictions: {out}")
-    return 0
-
-
 def _schema(arguments: argparse.Namespace) -> int:
     from omnistage.stages.recipe import loading as recipes
 
     print(json.dumps(recipes.json_schema(), indent=2))
     return 0
-
-
-def _count(text: str) -> int:
-    return _at_least(text, 1)
-
-
-def _count_or_zero(text: str) -> int:
-    return _at_least(text, 0)
-
-
-def _at_least(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"is {text!r}; must be a whole number, at least {least}")
-    return int(text)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import LEVELS, AnswerKind, Modality
+from omnistage.launch.arguments import whole
 from omnistage.launch.devices import use_one_device
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from omnistage.rl.heads.predict import Prediction
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Callable[[str], int]) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands to the parser."""
     merge = commands.add_parser("merge", help="merge adapters and heads into one plain model folder")
     merge.add_argument("checkpoint", metavar="CHECKPOINT", help="folder with adapters: a LoRA stage's checkpoint")
@@ -37,7 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Ca
     predict.add_argument("--format", default="humansense", metavar="F", help="reader of the files (humansense)")
     predict.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to")
     predict.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
-    predict.add_argument("--limit", type=count, metavar="N", help="only the first N records of each file")
+    predict.add_argument("--limit", type=whole, metavar="N", help="only the first N records of each file")
     predict.add_argument("--quarantine", metavar="FILE", help="rows that are left out (data check --quarantine)")
     predict.add_argument("--head", metavar="NAME", help="which head, where the checkpoint carries several")
     predict.add_argument(
@@ -46,16 +47,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], count: Ca
     predict.add_argument("--levels", nargs="+", default=list(LEVELS), metavar="WORD", help="levels, the worst first (bad ... excellent)")
     predict.add_argument("--out", metavar="DIR", help="folder for predictions.jsonl and drawn poses (poses need it)")
     predict.add_argument("--body", metavar="FILE", help="your own SMPL or SMPL-X file, whose lengths give the places of joints (ours)")
-    predict.add_argument("--dropout", type=count, default=0, metavar="N", help="mean and interval of N passes with the head's dropout on")
-    predict.add_argument("--batch-size", type=count, default=16, metavar="N", help="prompts per forward pass (16)")
-    predict.add_argument("--max-new-tokens", type=count, default=64, metavar="N", help="longest answer of a head at a token (64)")
+    predict.add_argument("--dropout", type=whole, default=0, metavar="N", help="mean and interval of N passes with the head's dropout on")
+    predict.add_argument("--batch-size", type=whole, default=16, metavar="N", help="prompts per forward pass (16)")
+    predict.add_argument("--max-new-tokens", type=whole, default=64, metavar="N", help="longest answer of a head at a token (64)")
     predict.add_argument("--json", action="store_true", help="print one JSON object a record")
     predict.set_defaults(command=_predict)
 
     chat = commands.add_parser("chat", help="talk with a checkpoint in the terminal: text, media files, poses")
     chat.add_argument("checkpoint", metavar="CHECKPOINT", help="model folder")
     chat.add_argument("--out", default="poses", metavar="DIR", help="folder for the poses that it makes (poses)")
-    chat.add_argument("--max-new-tokens", type=count, default=256, metavar="N", help="longest answer (256)")
+    chat.add_argument("--max-new-tokens", type=whole, default=256, metavar="N", help="longest answer (256)")
     chat.set_defaults(command=_chat)
 
 

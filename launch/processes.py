@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from omnistage.stages.recipe.loading import Recipe
 
 TORCHRUN = "omnistage.launch.torchrun"
+
+
+def start_command(processes: int) -> int:
+    """Runs this very command in as many processes, and waits; returns as `start` does."""
+    with tempfile.TemporaryDirectory(prefix="omnistage-") as name:
+        folder = Path(name)
+        ranks = ["--standalone", "--nproc_per_node", str(processes)]
+        command = [sys.executable, "-m", TORCHRUN, *ranks, "-m", "omnistage.launch.rank", *sys.argv[1:]]
+        usual = {"OMP_NUM_THREADS": "1"}
+        return _told(_wait(command, usual | dict(os.environ) | {failures.VARIABLE: str(folder)}), failures.lowest(folder))
 
 
 def start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> int:
@@ -35,7 +46,10 @@ def start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> 
         stages = [*(["--from", first] if first else []), *(["--only", only] if only else [])]
         command = launch_command(recipe, resolved, ["--source", str(source), *stages], torchrun=TORCHRUN)
         code = _wait(command, _environment(recipe) | {failures.VARIABLE: str(folder)})
-        failure = failures.lowest(folder)
+        return _told(code, failures.lowest(folder))
+
+
+def _told(code: int, failure: failures.Failure | None) -> int:
     if code == 0:
         return 0
     if failure is None:

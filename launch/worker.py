@@ -9,40 +9,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnistage.data.errors import OmnistageError
-from omnistage.launch import failures
-from omnistage.launch.cli import FAILED, INTERRUPTED, failure_of, report
+from omnistage.launch.rank import as_rank
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the resolved recipe as one rank.
-
-    An error raised on purpose is left for the command that started the ranks; started by hand, the rank prints it. Any other shows its
-    traceback, unless it only follows from an error that another rank has left: that rank is gone, and its partners lose their connection.
-    """
+    """Runs the resolved recipe as one rank."""
     parser = argparse.ArgumentParser(prog="omnistage.launch.worker", description="Runs a resolved recipe as one rank of torchrun.")
     parser.add_argument("resolved", type=Path, metavar="RESOLVED.json")
     parser.add_argument("--source", metavar="RECIPE", help="file that the recipe was read from")
     parser.add_argument("--from", dest="first", metavar="STAGE")
     parser.add_argument("--only", metavar="STAGE")
     arguments = parser.parse_args(argv)
-    rank, left = int(os.environ.get("RANK", "0")), failures.folder()
-    try:
+
+    def work() -> int:
         summary = _work(arguments)
-    except OmnistageError as error:
-        if left is None:
-            return report(error)
-        failures.leave(left, rank, failure := failure_of(error))
-        return failure.code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception:
-        if failures.lowest(left) is None:
-            raise
-        return FAILED
-    if rank == 0:
-        print(summary)
-    return 0
+        if os.environ.get("RANK", "0") == "0":
+            print(summary)
+        return 0
+
+    return as_rank(work)
 
 
 def _work(arguments: argparse.Namespace) -> Path:

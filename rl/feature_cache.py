@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,29 @@ class FeatureCache:
                     self.put(key, made)
                     return made, False
         return found, True
+
+
+class FeatureMemory:
+    """The same in memory, for one process: at most `max_bytes` of features, oldest use let go first. Two questions about one clip share them."""
+
+    def __init__(self, max_bytes: int = 2**30) -> None:
+        self.max_bytes = max_bytes
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._held = 0
+
+    def get_or_make(self, key: str, make: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+        """As `FeatureCache.get_or_make`."""
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            return found, True
+        made = make()
+        self._kept[key] = made
+        self._held += made.nbytes
+        while self._held > self.max_bytes:
+            _, dropped = self._kept.popitem(last=False)
+            self._held -= dropped.nbytes
+        return made, False
 
 
 def _load(path: Path, key: str) -> Tensor | None:

@@ -79,14 +79,17 @@ class Prefetch:
             # The step cannot go on before they are there, so this thread is one more worker.
             while (found := self._next(wanted)) is not None:
                 self._prepare(*found)
-        rows = {key: self._ready.get(key) or self.encoder(record) for key, record in wanted.items()}
-        self._waited_s += time.monotonic() - began
-        self._decoded += self.encoder.misses - self._misses
-        self._misses = self.encoder.misses
-        if due:
-            with self._lock:
-                self._window.popleft()
-                self._fill()
+        try:
+            rows = {key: self._ready.get(key) or self.encoder(record) for key, record in wanted.items()}
+        finally:
+            self._waited_s += time.monotonic() - began
+            self._decoded += self.encoder.misses - self._misses
+            self._misses = self.encoder.misses
+            # Also behind a clip that cannot be read: whoever goes on without it takes the next batch.
+            if due:
+                with self._lock:
+                    self._window.popleft()
+                    self._fill()
         return [rows[self.encoder.key(record)] for record in records]
 
     def spent(self) -> tuple[float, int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from omnistage.rl.encoding import Encoded, Sense
-from omnistage.rl.feature_cache import FeatureCache, key_of
+from omnistage.rl.feature_cache import FeatureCache, FeatureMemory, key_of
 from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of
 
 TOWER: Mapping[Sense, Part] = {"image": "vision", "video": "vision", "audio": "audio"}
@@ -59,7 +59,7 @@ class Towers:
     `origins` counts where features came from, one for each row and sense that a pass asked for.
     """
 
-    def __init__(self, model: torch.nn.Module, cache: FeatureCache | None = None) -> None:
+    def __init__(self, model: torch.nn.Module, cache: FeatureCache | FeatureMemory | None = None) -> None:
         self.thinker = thinker_of(model)
         self.cache = cache
         self.origins: Counter[Origin] = Counter()

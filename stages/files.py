@@ -70,6 +70,14 @@ def digest(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
+def digest_of_lines(rows: Iterable[Any]) -> str:
+    """SHA-256 of what `write_lines` would write, in hexadecimal."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return found.hexdigest()
+
+
 def seal(folder: Path, *, digests: bool = True) -> None:
     """Flush every file of `folder` to disk and write its manifest: sizes, and SHA-256 unless the folder is only passed through."""
     listed: dict[str, dict[str, Any]] = {}

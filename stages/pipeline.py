@@ -249,7 +249,17 @@ def _stage(this: Run, index: int) -> None:
     if isinstance(stage, EvaluateStage):
         if not done:
             encoder, records = this.encoder_for(start), this.held_out[stage.name]
-            evaluate.measure(_load(this, start), encoder, records, out / "evaluation", stage, with_controls=True, seed=this.recipe.seed)
+            evaluate.measure(
+                _load(this, start),
+                encoder,
+                records,
+                out / "evaluation",
+                stage,
+                with_controls=True,
+                checkpoint=start,
+                shown=presentation.of_recipe(this.recipe),
+                seed=this.recipe.seed,
+            )
         return
     if not done:
         on_main(lambda: files.write_json(out / run_directory.DATA, [block.counts() for block in this.kept[stage.name]]))
@@ -334,6 +344,8 @@ def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) ->
         out / "evaluation",
         evaluation,
         with_controls=with_controls,
+        checkpoint=model_folder,
+        shown=presentation.of_recipe(this.recipe),
         seed=this.recipe.seed,
     )
     _add_seconds(out, "evaluate_s", time.monotonic() - began)

@@ -52,6 +52,11 @@ def of_checkpoint(folder: str) -> Presentation:
     return Presentation() if path is None else build(Presentation, files.read_json(path), str(path))
 
 
+def is_known(folder: str) -> bool:
+    """Whether it stands beside the weights."""
+    return file_of(folder, NAME) is not None
+
+
 def save(presentation: Presentation, folder: Path) -> None:
     """Write the settings into a model folder."""
     files.write_json(folder / NAME, presentation.model_dump(mode="json"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from accelerate import PartialState
 
 from omnistage.data.errors import InputError
 from omnistage.stages import files
+from omnistage.stages.difference import first_difference
 from omnistage.stages.main_process import on_main
 from omnistage.stages.recipe.loading import dump
 from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe
@@ -41,7 +41,7 @@ def claim(recipe: Recipe, folder: Path, source: str | Path | None) -> None:
     PartialState().wait_for_everyone()
     if claimed:
         held = files.read_json(path)
-        difference = _difference(_as_read(held.get("recipe", {})), _as_read(wanted["recipe"]))
+        difference = first_difference(_as_read(held.get("recipe", {})), _as_read(wanted["recipe"]))
         if difference:
             raise InputError(
                 f"run_dir {str(folder)!r} holds a run of another recipe: {difference}; choose another run_dir, or remove that folder"
@@ -84,23 +84,6 @@ def _installed(name: str) -> bool:
 def _as_read(recipe: dict[str, Any]) -> dict[str, Any]:
     """Where clips and features are kept, and who reads them, changes nothing that a run learns: it may change between two starts."""
     return recipe | {"media": {key: value for key, value in recipe.get("media", {}).items() if key not in READING}}
-
-
-def _difference(held: Any, wanted: Any, where: str = "") -> str | None:
-    """The first place in which two recipes differ."""
-    if isinstance(held, dict) and isinstance(wanted, dict):
-        for key in dict.fromkeys([*wanted, *held]):
-            found = _difference(held.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
-            if found:
-                return found
-        return None
-    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
-        for index, (a, b) in enumerate(zip(held, wanted, strict=True)):
-            found = _difference(a, b, f"{where}[{index}]")
-            if found:
-                return found
-        return None
-    return None if held == wanted else f"{where} is {json.dumps(held)[:80]} there and {json.dumps(wanted)[:80]} here"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from omnistage.data.errors import MediaError
 from omnistage.data.records import Record
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoded, Encoder
+from omnistage.rl.feature_cache import FeatureMemory
 from omnistage.rl.heads.carried import Head
 from omnistage.rl.heads.predict import Reader
 from omnistage.rl.prefetch import Prefetch
@@ -55,7 +56,8 @@ class Answerer:
         self.encoder = encoder
         self.max_new_tokens = max_new_tokens
         self.head = head
-        self.towers = Towers(model, encoder.feature_cache)
+        # Several questions are often about one clip.
+        self.towers = Towers(model, encoder.feature_cache or FeatureMemory())
         self._tokenizer = encoder.processor.tokenizer
         self._ends = policy.end_tokens(model, encoder.processor)
         self._forbidden = policy.forbidden_tokens(encoder.processor)

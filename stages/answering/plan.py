@@ -1,4 +1,5 @@
-"""In which ways all items are asked, and which of them together; the same plan for any number of processes, and after every interruption."""
+"""In which ways all items are asked, and which of them together; the same plan for any number of processes, and after every
+interruption."""
 
 from __future__ import annotations
 
@@ -8,11 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from omnistage.data.records import Modality, Record
-from omnistage.stages.benchmarks.items import GREEDY
+from omnistage.stages.benchmarks.items import GREEDY, SAMPLE
 from omnistage.stages.measure import controls
 from omnistage.stages.recipe.choices import Control
-
-SAMPLE = "sample-"
 
 
 @dataclass(frozen=True, slots=True)

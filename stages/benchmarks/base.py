@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -54,7 +55,8 @@ class Benchmark:
     may be shown in, the usual one first; `options` the names of further ways to ask (`guided`, `asr`), each with what it does to a record.
     `score` grades an answer without a judge; None of a value there means that the `rubric` decides. `figures` names what is reported of
     these items, the headline first, and `remarks` what a reader of them must know of these items, a sentence each.
-    `upstream` is the published scorer's own rule, faults included, for `--compat upstream`.
+    `upstream` is the published scorer's own rule, faults included, for `--compat upstream`. `baseline` scores of the same items what is
+    best answered without looking, under its name.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Benchmark:
     max_new_tokens: int = 1024
     notes: str = ""
     remarks: Callable[[Sequence[Record]], list[str]] = nothing_to_remark
+    baseline: tuple[str, Callable[[Sequence[Record]], list[Score]]] | None = None
 
 
 def graded(record: Record, prediction: Prediction, tagged: bool, *, partial: bool = False) -> Score:
@@ -84,6 +87,19 @@ def graded(record: Record, prediction: Prediction, tagged: bool, *, partial: boo
     valid = grade.answer is not None
     reason = prediction.error or grade.reason if prediction.status == "error" else grade.reason
     return Score(record.id, prediction.run, "grade", grade.score, valid, grade.answer, reason)
+
+
+def majority(records: Sequence[Record]) -> list[Score]:
+    """What whoever gives each task's most frequent right answer to all of its questions, without looking, would score."""
+    targets: dict[str, Counter[str]] = {}
+    for record in records:
+        targets.setdefault(record.task, Counter())[record.target] += 1
+    best = {task: counts.most_common(1)[0][0] for task, counts in targets.items()}
+    right = [record.target == best[record.task] for record in records]
+    return [
+        Score(record.id, "majority", "majority", float(hit), True, best[record.task], "the task's most frequent right answer")
+        for record, hit in zip(records, right, strict=True)
+    ]
 
 
 def clip_of(record: Record) -> str:

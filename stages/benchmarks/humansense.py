@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from omnistage.data.records import AnswerKind, Record
-from omnistage.stages.benchmarks.base import Benchmark, graded
+from omnistage.stages.benchmarks.base import Benchmark, graded, majority
 from omnistage.stages.benchmarks.figures import Figure, by
 from omnistage.stages.benchmarks.items import Prediction, Score
 from omnistage.stages.benchmarks.upstream import humansense as upstream
@@ -141,4 +141,5 @@ BENCHMARK = Benchmark(
     kinds=frozenset({AnswerKind.SINGLE_CHOICE, AnswerKind.MULTI_SELECT, AnswerKind.NUMBER, AnswerKind.YES_NO}),
     notes="An incomplete selection is worth 0.5. Scores of checkpoints that were trained with these clips or questions say nothing.",
     remarks=remarks,
+    baseline=("majority class", majority),
 )

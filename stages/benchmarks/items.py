@@ -22,6 +22,8 @@ from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 ITEMS, PREDICTIONS, SCORES = "items.jsonl", "predictions.jsonl", "scores.jsonl"
 GREEDY = "greedy"
+# In front of the number of a sample.
+SAMPLE = "sample-"
 
 T = TypeVar("T")
 Status = Literal["ok", "empty", "truncated", "error"]

@@ -4,16 +4,15 @@ a judge says how much of the reference it holds.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from omnistage.data.formats import READERS
 from omnistage.data.records import AnswerKind, Record
-from omnistage.stages.benchmarks.base import Benchmark, graded
+from omnistage.stages.benchmarks.base import Benchmark, graded, majority
 from omnistage.stages.benchmarks.figures import Figure, by
 from omnistage.stages.benchmarks.judging import answered, rubric
 
-FORMATS = ("conversations", *sorted(READERS.keys() - {"conversations"}))
+FORMATS = ("humansense", *sorted(READERS.keys() - {"humansense"}))
 RULES = """Mark how right the answer of the model is by the reference answer, whatever the words:
 1 if it says what the reference says;
 0.75 if the point is right and a detail is missing;
@@ -36,17 +35,6 @@ def figures(records: Sequence[Record]) -> list[Figure]:
     ]
 
 
-def majority(records: Sequence[Record]) -> float:
-    """The share of items that whoever gives each task's most frequent right answer, without looking, gets right."""
-    places = by([(record.task, record.kind) for record in records])
-    return sum(max(Counter(records[at].target for at in group).values()) for group in places.values()) / len(records)
-
-
-def remarks(records: Sequence[Record]) -> list[str]:
-    """The majority baseline."""
-    return [f"the most frequent right answer of each task, given to all of its questions, scores {majority(records):.3f} on all items"]
-
-
 CHOICE = Benchmark(
     name="choice",
     title="your own questions whose answers are right or wrong",
@@ -55,7 +43,7 @@ CHOICE = Benchmark(
     figures=figures,
     score=graded,
     kinds=frozenset({AnswerKind.SINGLE_CHOICE, AnswerKind.MULTI_SELECT, AnswerKind.NUMBER, AnswerKind.YES_NO, AnswerKind.LEVEL}),
-    remarks=remarks,
+    baseline=("majority class", majority),
 )
 OPEN = Benchmark(
     name="open",

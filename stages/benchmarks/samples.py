@@ -1,8 +1,8 @@
 """What several samples of each item are worth together: pass@k and maj@n.
 
-pass@k is the share of items that at least one of k samples gets right, estimated without bias from n >= k samples of each (Chen et al. 2021,
-arXiv 2107.03374, equation 1). maj@n is the value of the answer that most of n samples give; of answers given as often, that of the first
-sample. An answer that cannot be read has no vote.
+pass@k is the share of items that at least one of k samples gets right, estimated without bias from n >= k samples of each (Chen et al.
+2021, arXiv 2107.03374, equation 1). maj@n is the value of the answer that most of n samples give; of answers given as often, that of the
+first sample. An answer that cannot be read has no vote.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from dataclasses import replace
 from math import comb
 
 from omnistage.stages.benchmarks.base import Scored
-from omnistage.stages.benchmarks.items import Score
-
-SAMPLE = "sample-"
+from omnistage.stages.benchmarks.items import SAMPLE, Score
 
 
 def derived(runs: Mapping[str, Sequence[Scored]]) -> dict[str, list[Scored]]:

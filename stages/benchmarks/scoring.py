@@ -17,24 +17,32 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import Record
+from omnistage.rewards.judges.chat import Chat
 from omnistage.stages import files
-from omnistage.stages.benchmarks import columns, compare, items, registry, samples, setup
-from omnistage.stages.benchmarks.base import Benchmark, Scored
+from omnistage.stages.benchmarks import columns, compare, items, judging, registry, samples, setup
+from omnistage.stages.benchmarks.base import Benchmark, Rubric, Scored
 from omnistage.stages.benchmarks.figures import Columns, Figure
 from omnistage.stages.benchmarks.items import GREEDY, Prediction, Score
-from omnistage.stages.benchmarks.judging import Judge
 from omnistage.stages.measure import bootstrap, controls
-from omnistage.stages.recipe.choices import CONTROLS
+from omnistage.stages.recipe.choices import CONTROLS, Control
 
 FIGURES = "scores.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who marks open answers, and how many times each."""
+
+    chat: Chat
+    repeats: int = 1
 
 
 def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False) -> dict[str, Any]:
@@ -53,28 +61,34 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False) -
     runs: dict[str, list[Scored]] = {}
     for run, of_run in predictions.items():
         asked = [record for record in records if _is_asked(run, record)]
-        runs[run] = _scored(benchmark, asked, of_run, run, tagged, judge)
+        runs[run] = _scored(benchmark, asked, of_run, run, tagged)
+    if benchmark.rubric is not None and judge is not None:
+        runs = {run: _judge(benchmark.rubric, of_run, judge, tagged) for run, of_run in runs.items()}
+    elif benchmark.rubric is not None and (folder / items.SCORES).is_file():
+        runs = _with_earlier_marks(benchmark.rubric, runs, items.read_scores(folder))
     runs |= samples.derived(runs)
     rows = [scored.score for of_run in runs.values() for scored in of_run]
+    files.write_lines(folder / items.SCORES, [_row(one) for one in rows])
     result = _figures(benchmark, records, runs)
+    probes = [run for run in runs if run in CONTROLS] if GREEDY in runs else []
+    result["probes"] = {
+        run: {figure["name"]: figure for figure in found["figures"]}
+        for run, found in compare.compare_runs(folder, benchmark.figures, probes)["runs"].items()
+    }
     if upstream:
         if benchmark.upstream is None:
             raise InputError(f"benchmark {benchmark.name!r} has no published scorer; --compat upstream is for those that have one")
         result["upstream"] = {run: benchmark.upstream(of_run) for run, of_run in runs.items() if run in predictions}
-    files.write_lines(folder / items.SCORES, [_row(one) for one in rows])
     files.write_json(folder / FIGURES, result)
     return result
 
 
 def _is_asked(run: str, record: Record) -> bool:
     """Whether a run asks about a record: a probe leaves out those that it says nothing about."""
-    control = CONTROLS.get(run)
-    return control is None or controls.applies(control, record.modality)
+    return run not in CONTROLS or controls.applies(cast(Control, run), record.modality)
 
 
-def _scored(
-    benchmark: Benchmark, records: Sequence[Record], found: Mapping[str, Prediction], run: str, tagged: bool, judge: Judge | None
-) -> list[Scored]:
+def _scored(benchmark: Benchmark, records: Sequence[Record], found: Mapping[str, Prediction], run: str, tagged: bool) -> list[Scored]:
     out: list[Scored] = []
     for record in records:
         prediction = found.get(record.id)
@@ -83,11 +97,25 @@ def _scored(
             out.append(Scored(record, prediction, benchmark.score(record, answer, tagged)))
         except InputError as error:
             raise InputError(f"item {record.id!r}: {error}") from error
-    if benchmark.rubric is not None and judge is not None:
-        open_ones = [at for at, scored in enumerate(out) if scored.score.value is None]
-        marked = judge.mark(benchmark.rubric, [out[at] for at in open_ones])
-        for at, mark in zip(open_ones, marked, strict=True):
-            out[at] = out[at]._replace(score=mark)
+    return out
+
+
+def _judge(rubric: Rubric, run: Sequence[Scored], judge: Judge, tagged: bool) -> list[Scored]:
+    """The items of a run with the judge's marks where there were none."""
+    asked = [(one.record, one.prediction) for one in run if one.score.value is None and one.prediction is not None]
+    records, predictions = [record for record, _ in asked], [prediction for _, prediction in asked]
+    marked = iter(judging.mark(records, predictions, rubric, judge.chat, judge.repeats, tagged=tagged))
+    return [one._replace(score=next(marked)) if one.score.value is None and one.prediction is not None else one for one in run]
+
+
+def _with_earlier_marks(rubric: Rubric, runs: dict[str, list[Scored]], earlier: Sequence[Score]) -> dict[str, list[Scored]]:
+    """The marks that a judge has given before to the same answers by the same rubric; who scores without a judge keeps them."""
+    sha = judging.prompt_sha(rubric)
+    known = {(one.id, one.run, one.answer): one for one in earlier if one.judge is not None and one.judge.get("prompt_sha") == sha}
+    out: dict[str, list[Scored]] = {}
+    for run, of_run in runs.items():
+        found = [known.get((one.record.id, run, one.score.answer)) if one.score.value is None else None for one in of_run]
+        out[run] = [one if mark is None else one._replace(score=mark) for one, mark in zip(of_run, found, strict=True)]
     return out
 
 
@@ -95,20 +123,23 @@ def _figures(benchmark: Benchmark, records: Sequence[Record], runs: Mapping[str,
     result: dict[str, Any] = {"benchmark": benchmark.name, "items": len(records), "runs": {}}
     for run, of_run in runs.items():
         asked = [scored.record for scored in of_run]
-        figures, table = benchmark.figures(asked), columns.columns_of(asked, [scored.score for scored in of_run])
+        figures, scores = benchmark.figures(asked), {scored.score.id: scored.score for scored in of_run}
         result.setdefault("headline", figures[0].name)
-        result["runs"][run] = {"counts": counts(of_run), "figures": {figure.name: _entry(figure, table) for figure in figures}}
+        result["runs"][run] = {
+            "counts": counts(of_run),
+            "figures": {figure.name: _entry(figure, columns.columns_for(figure, asked, scores)) for figure in figures},
+        }
     main = next(iter(runs))
     asked = [scored.record for scored in runs[main]]
     if benchmark.baseline is not None:
         name, constant = benchmark.baseline
-        table = columns.columns_of(asked, constant(asked))
-        values = {figure.name: _number(bootstrap.value_of(figure, table)) for figure in benchmark.figures(asked)}
+        scores = {one.id: one for one in constant(asked)}
+        values = {
+            figure.name: _number(bootstrap.value_of(figure, columns.columns_for(figure, asked, scores)))
+            for figure in benchmark.figures(asked)
+        }
         result["baseline"] = {"name": name, "figures": values}
-    if GREEDY in runs:
-        probes = [run for run in runs if run in CONTROLS]
-        result["probes"] = {run: compare.drop(benchmark.figures, runs[GREEDY], runs[run]) for run in probes}
-    result["notes"] = list(benchmark.notes(asked)) if benchmark.notes is not None else []
+    result["notes"] = [*([benchmark.notes] if benchmark.notes else []), *benchmark.remarks(asked)]
     return result
 
 

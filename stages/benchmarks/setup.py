@@ -1,7 +1,8 @@
 """How an evaluation was made (`setup.json`): what its figures depend on, so that it goes on only as it began and can be made again.
 
-Everything but `made` must be alike when an evaluation is gone on with: the benchmark, its files by their digests, the model by the digest of
-its weights, how clips and questions are shown, how answers are drawn, the seed, and the versions and the device that last bits depend on.
+Everything but `made` must be alike when an evaluation is gone on with: the benchmark, its files by their digests, the model by the digest
+of its weights, how clips and questions are shown, how answers are drawn, the seed, and the versions and the device that last bits depend
+on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from omnistage.data.errors import InputError
 from omnistage.stages import files
+from omnistage.stages.difference import first_difference
 
 SETUP = "setup.json"
 # What does not change an answer.
@@ -30,14 +32,10 @@ def begin(folder: Path, setup: Mapping[str, Any]) -> None:
         files.write_json(path, dict(setup))
         return
     # Through JSON, since a tuple comes back as a list.
-    now, before = json.loads(json.dumps(dict(setup))), files.read_json(path)
-    differs = _first_difference(before, now, "")
+    now, before = json.loads(json.dumps(dict(setup))), read(folder)
+    differs = first_difference(_alike(before), _alike(now))
     if differs is not None:
-        name, was, is_now = differs
-        raise InputError(
-            f"{path}: an evaluation with {name} {_short(was)} stands there, and this one has {_short(is_now)}; "
-            "choose another --out, or remove that folder to measure again"
-        )
+        raise InputError(f"{path}: another evaluation stands there: {differs}; choose another folder, or remove that one to measure again")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -48,17 +46,5 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _first_difference(before: Any, now: Any, name: str) -> tuple[str, Any, Any] | None:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            if name or key != _MAY_DIFFER:
-                found = _first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-                if found is not None:
-                    return found
-        return None
-    return None if before == now else (name, before, now)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _alike(setup: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in setup.items() if name != _MAY_DIFFER}

@@ -1,14 +1,16 @@
 """Control measurements: the same questions about media that cannot answer them.
 
 A policy that looks and listens must fall to what a constant answer scores. `swapped` gives each question the clip of another record of the
-same task; it stays in the distribution that the policy was trained on. `blank` gives it black pictures and silence, which may not.
+same task; it stays in the distribution that the policy was trained on. `blank` gives it black pictures and silence, which may not. Of two
+senses one alone can be swapped (`swapped_sound`, `swapped_picture`) or taken away (`muted`, `blank_picture`). `shuffled` shows the frames
+of each clip in another order: it costs nothing where the order tells nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +18,12 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import MediaRef, Modality, Record
 from omnistage.stages.recipe.choices import Control
 
-BLANKED: frozenset[Literal["picture", "sound"]] = frozenset({"picture", "sound"})
+Sense = Literal["picture", "sound"]
+BLANKED: dict[str, frozenset[Sense]] = {
+    "blank": frozenset({"picture", "sound"}),
+    "blank_picture": frozenset({"picture"}),
+    "muted": frozenset({"sound"}),
+}
 
 
 def donors(records: Sequence[Record], seed: int, *, by: Literal["path", "sound"] = "path") -> list[Record]:
@@ -60,9 +67,12 @@ def _swapped_picture(own: MediaRef, other: MediaRef) -> MediaRef:
 
 
 def applies(control: Control, modality: Modality) -> bool:
-    """Whether a control says anything about a modality: text has no media, and one sense can be swapped only where there are two."""
+    """Whether a control says anything about a modality: text has no media, an image no order, and one sense can be swapped, or taken away
+    with the other left, only where there are two."""
     if control in ("blank", "swapped"):
         return modality is not Modality.TEXT
+    if control == "shuffled":
+        return modality in (Modality.VIDEO, Modality.AUDIO_VIDEO)
     return modality is Modality.AUDIO_VIDEO
 
 
@@ -72,8 +82,12 @@ def apply(control: Control, records: Sequence[Record], seed: int) -> list[Record
     Raises:
         InputError: a task has too few clips to swap.
     """
-    if control == "blank":
-        return [r.with_media(tuple(replace(ref, blank=BLANKED) for ref in r.media)) for r in records]
+    if control in BLANKED:
+        return [_each(record, blank=BLANKED[control]) for record in records]
+    if control == "shuffled":
+        # Each clip has an order of its own, the same in every run with this seed.
+        orders = np.random.default_rng(seed).integers(2**31, size=len(records)).tolist()
+        return [_each(record, shuffle=order) for record, order in zip(records, orders, strict=True)]
     others = donors(records, seed, by="sound" if control == "swapped_sound" else "path")
     if control == "swapped":
         return [record.with_media(other.media) for record, other in zip(records, others, strict=True)]
@@ -82,3 +96,7 @@ def apply(control: Control, records: Sequence[Record], seed: int) -> list[Record
         record.with_media(tuple(swap(own, donor) for own, donor in zip(record.media, other.media, strict=True)))
         for record, other in zip(records, others, strict=True)
     ]
+
+
+def _each(record: Record, **changes: Any) -> Record:
+    return record.with_media(tuple(replace(ref, **changes) for ref in record.media))

@@ -1,186 +1,63 @@
-"""Held-out accuracy of a checkpoint, with the graders of training, and every prediction on disk.
+"""What a model's answers to a benchmark are worth: asked once, kept as they are, scored from what is kept.
 
-An answer that is missing or cannot be read counts as wrong and stays in the denominator.
+A folder of an evaluation holds `setup.json` (how it is made), `items.jsonl`, `predictions.jsonl`, `scores.jsonl`, `scores.json` and
+`card.md` (`stages.benchmarks.items` and `.scoring`). An answer that is missing or cannot be read counts as wrong and stays in the
+denominator.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
-from tqdm import tqdm
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data import prompts
-from omnistage.data.errors import InputError
-from omnistage.data.records import Modality, Record
-from omnistage.rewards.grade import grade_completion, naming
-from omnistage.rl import policy, rollout
+from omnistage.data.errors import InputError, unknown_name
+from omnistage.data.records import AnswerKind, Record
+from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
-from omnistage.rl.prefetch import read_ahead
-from omnistage.rl.towers import Towers
-from omnistage.stages import files, presentation, rows
+from omnistage.rl.heads import carried
+from omnistage.stages import files, presentation, rows, run_directory
+from omnistage.stages.answering import local, plan
+from omnistage.stages.answering.journal import Journal
+from omnistage.stages.benchmarks import card, items, registry, scoring, setup
+from omnistage.stages.benchmarks.base import Benchmark
+from omnistage.stages.benchmarks.items import Prediction
+from omnistage.stages.benchmarks.scoring import Judge
+from omnistage.stages.main_process import on_main, say
 from omnistage.stages.measure import controls
-from omnistage.stages.measure.statistics import share
-from omnistage.stages.recipe.choices import Control, Prompt
+from omnistage.stages.presentation import Presentation
+from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.schema import Evaluation, Measurement
 
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """How an answer is drawn: greedily, or one sample at temperature 1."""
-
-    sampled: bool = False
-    max_new_tokens: int = 24
-    batch_size: int = 64
-
-
-def answers(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,
-    encoder: Encoder,
-    records: Sequence[Record],
-    drawing: Drawing,
-    *,
-    label: str = "",
-    seed: int = 0,
-) -> list[str]:
-    """One completion of each record, in order.
-
-    Rows of one batch have one modality; in float32 greedy answers do not depend on the batch.
-    """
-    towers = Towers(model, encoder.feature_cache)
-    tokenizer = encoder.processor.tokenizer
-    end_ids = policy.end_tokens(model, encoder.processor)
-    settings: dict[str, Any] = {
-        "max_new_tokens": drawing.max_new_tokens,
-        "do_sample": drawing.sampled,
-        "suppress_tokens": policy.forbidden_tokens(encoder.processor),
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": end_ids,
-    }
-    if drawing.sampled:
-        settings |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    texts: list[str] = [""] * len(records)
-    model.eval()
-    shown_together = list(batches(records, drawing.batch_size))
-    ahead = read_ahead(encoder, [[records[index] for index in indices] for indices in shown_together])
-    with torch.random.fork_rng(), tqdm(total=len(records), desc=label, disable=None, leave=False) as bar, closing(ahead):
-        torch.manual_seed(seed)
-        for indices, encoded in zip(shown_together, ahead, strict=True):
-            out = rollout.generate(model, towers, encoded, num_generations=1, pad_id=tokenizer.pad_token_id, **settings)
-            ended = rollout.until_end(out, end_ids)
-            for index, text in zip(indices, tokenizer.batch_decode(ended, skip_special_tokens=True), strict=True):
-                texts[index] = text
-            bar.update(len(indices))
-    return texts
-
-
-def batches(records: Sequence[Record], size: int) -> Iterator[list[int]]:
-    """Indices of records that are shown together: at most `size`, of one modality."""
-    by_modality: dict[Modality, list[int]] = defaultdict(list)
-    for index, record in enumerate(records):
-        by_modality[record.modality].append(index)
-    for indices in by_modality.values():
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
-
-
-def predictions(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,
-    encoder: Encoder,
-    records: Sequence[Record],
-    drawing: Drawing,
-    *,
-    control: Control | None = None,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Graded answers of all records, shared out over the processes; every process gets all rows, in the records' order."""
-    asked = [record for record in records if control is None or controls.applies(control, record.modality)]
-    shown = controls.apply(control, asked, seed) if control else asked
-    state = PartialState()
-    mine = range(state.process_index, len(shown), state.num_processes)
-    label = control or ("sampled" if drawing.sampled else "greedy")
-    texts = answers(model, encoder, [shown[index] for index in mine], drawing, label=label, seed=seed + state.process_index)
-    tagged = encoder.template not in prompts.UNTAGGED
-    graded = [(index, _prediction(shown[index], text, control, drawing, tagged)) for index, text in zip(mine, texts, strict=True)]
-    gathered = gather_object(graded) if state.num_processes > 1 else graded
-    return [row for _, row in sorted(gathered, key=lambda item: item[0])]
-
-
-def _prediction(record: Record, text: str, control: Control | None, drawing: Drawing, tagged: bool) -> dict[str, Any]:
-    grade = grade_completion(text, target=record.target, kind=record.kind, options=record.options, tagged=tagged)
-    return {
-        "id": record.id,
-        "modality": str(record.modality),
-        "task": record.task,
-        "kind": str(record.kind),
-        "control": control,
-        "sampled": drawing.sampled,
-        "media": [ref.path for ref in record.media],
-        "sound": [ref.sound for ref in record.media],
-        "target": record.target,
-        "completion": text,
-        "answer": grade.answer,
-        "score": grade.score,
-        "reason": grade.reason,
-    }
-
-
-def majority(found: Sequence[dict[str, Any]]) -> float:
-    """Accuracy of the best constant answer to each task."""
-    by_task: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in found:
-        by_task[row["task"]][row["target"]] += 1
-    return sum(max(counts.values()) for counts in by_task.values()) / len(found)
-
-
-def scores(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per modality: n, accuracy with its 95 % interval, what the majority class would score, unanswered items, and accuracy per task.
-
-    Raises:
-        InputError: an item has an answer of a kind that has no grader.
-    """
-    for row in found:
-        if row["score"] is None:
-            raise InputError(f"{row['id']}: {row['reason']}")
-    out: dict[str, dict[str, Any]] = {}
-    for modality in dict.fromkeys(row["modality"] for row in found):
-        items = [row for row in found if row["modality"] == modality]
-        estimate = share(sum(row["score"] == 1 for row in items), len(items))
-        tasks: dict[str, list[bool]] = defaultdict(list)
-        for row in items:
-            tasks[row["task"]].append(row["score"] == 1)
-        out[modality] = {
-            "n": len(items),
-            "accuracy": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "majority": majority(items),
-            "unanswered": sum(row["answer"] is None for row in items),
-            "tasks": {task: {"n": len(right), "accuracy": sum(right) / len(right)} for task, right in tasks.items()},
-        }
-    return out
-
-
-def check_graded(records: Sequence[Record], needed_for: str) -> None:
-    """Raises `InputError` for the first record whose answer nobody can grade; no answer is drawn for it first."""
-    for record in records:
-        with naming([record.source], 0):
-            grade = grade_completion("", target=record.target, kind=record.kind, options=record.options)
-        if grade.score is None:
-            raise InputError(f"{record.source}: {grade.reason}; {needed_for} needs answers that are right or wrong")
+# What the last bits of an answer may depend on.
+VERSIONS = ("omnistage", "torch", "transformers", "av", "decord")
+# Decoded clips that memory holds for further questions about them.
+CLIPS_KEPT = 8
+_OF_HEADS = frozenset({AnswerKind.SCALAR, AnswerKind.POSE})
 
 
 def check(records: Sequence[Record], measurement: Measurement) -> None:
-    """Raises `InputError` when an answer cannot be graded, or a control cannot be made from these records."""
-    check_graded(records, "an evaluation")
+    """Raises `InputError` when nobody could answer a record rightly, a way to ask is not known, or a control cannot be made of them."""
+    benchmark = registry.of(measurement.benchmark)
+    for name in measurement.ask:
+        if name not in benchmark.options:
+            raise InputError(f"benchmark {benchmark.name!r}: {unknown_name('way to ask', name, benchmark.options)}")
+    for record in records:
+        nothing = Prediction(record.id, items.GREEDY, "", "empty")
+        try:
+            score = benchmark.score(record, nothing, True)
+        except InputError as error:
+            raise InputError(f"{record.source}: {error}") from error
+        if score.value is None and benchmark.rubric is None:
+            raise InputError(f"{record.source}: {score.reason}; benchmark {benchmark.name!r} needs answers that are right or wrong")
     for control in measurement.controls:
         controls.apply(control, [record for record in records if controls.applies(control, record.modality)], 0)
 
@@ -193,61 +70,142 @@ def measure(
     measurement: Measurement,
     *,
     with_controls: bool,
+    checkpoint: str,
+    shown: Presentation,
     seed: int = 0,
+    judge: Judge | None = None,
+    upstream: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model and write `predictions.jsonl` and, last, `scores.json` to `out`.
+    """Ask a model all that `out` does not hold yet, score it, and return what stands in `scores.json`, which is written last.
 
-    A measurement that already stands in `out` is read and not repeated.
+    `checkpoint` and `shown` say where the model is from and how it is shown clips and questions, for `setup.json`.
+
+    Raises:
+        InputError: another evaluation stands in `out`.
     """
-    if (out / "scores.json").is_file():
-        found: dict[str, Any] = files.read_json(out / "scores.json")
-        return found
-    drawing = Drawing(max_new_tokens=measurement.max_new_tokens, batch_size=measurement.batch_size)
-    rows_found = predictions(model, encoder, records, drawing, seed=seed)
-    result: dict[str, Any] = {"modalities": scores(rows_found)}
-    if measurement.sampled:
-        sampled = Drawing(True, measurement.max_new_tokens, measurement.batch_size)
-        drawn = predictions(model, encoder, records, sampled, seed=seed)
-        result["sampled"] = scores(drawn)
-        rows_found = rows_found + drawn
-    if with_controls:
-        result["controls"] = {}
-        for control in measurement.controls:
-            drawn = predictions(model, encoder, records, drawing, control=control, seed=seed)
-            result["controls"][control] = scores(drawn)
-            rows_found = rows_found + drawn
-    if PartialState().is_main_process:
-        files.write_lines(out / "predictions.jsonl", rows_found)
-        files.write_json(out / "scores.json", result)
-    PartialState().wait_for_everyone()
-    return result
+    benchmark = registry.of(measurement.benchmark)
+    asked = [_shown(benchmark, measurement.ask, record) for record in records]
+    lines = [items.item_row(record, benchmark.name) for record in asked]
+    head = _head(model, benchmark, asked, measurement.head, checkpoint)
+    answerer = local.Answerer(model, encoder, max_new_tokens=measurement.max_new_tokens, head=head)
+    samples = 0 if head is not None else measurement.samples
+    ways = plan.ways(samples, measurement.controls if with_controls else [])
+    batches = plan.batches(asked, ways, measurement.batch_size, seed)
+    given = {
+        "benchmark": benchmark.name,
+        "checkpoint": {"path": checkpoint, "weights": weights_digest(checkpoint)},
+        "items": {"count": len(lines), "sha256": files.digest_of_lines(lines)},
+        "ask": list(measurement.ask),
+        "shown": shown.model_dump(mode="json"),
+        "tagged": shown.prompt not in prompts.UNTAGGED,
+        "head": None if head is None else head.spec.name,
+        "drawing": {"max_new_tokens": measurement.max_new_tokens, "batch_size": measurement.batch_size, "samples": samples},
+        "probes": [way.control for way in ways if way.control],
+        "seed": seed,
+        "device": device_of(model),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "made": {"command": ["omnistage", *sys.argv[1:]]},
+    }
+
+    def begin() -> None:
+        setup.begin(out, given)
+        if not (out / items.ITEMS).exists():
+            files.write_lines(out / items.ITEMS, lines)
+
+    on_main(begin)
+    local.ask(answerer, batches, Journal(out, PartialState().process_index), [record.id for record in asked])
+    on_main(lambda: _score(out, judge, upstream))
+    found: dict[str, Any] = files.read_json(out / scoring.FIGURES)
+    failed = {run: of_run["counts"]["error"] for run, of_run in found["runs"].items() if of_run["counts"]["error"]}
+    for run, count in failed.items():
+        say(f"{out}: {count} of {found['runs'][run]['counts']['items']} items could not be asked ({run}); {items.PREDICTIONS} says why")
+    return found
+
+
+def _score(out: Path, judge: Judge | None, upstream: bool) -> None:
+    result = scoring.score(out, judge=judge, upstream=upstream)
+    files.write_text(out / card.CARD, card.card(setup.read(out), result))
+
+
+def _shown(benchmark: Benchmark, names: Sequence[str], record: Record) -> Record:
+    for name in names:
+        record = benchmark.options[name](record)
+    return record
+
+
+def _head(model: Any, benchmark: Benchmark, records: Sequence[Record], name: str | None, where: str) -> carried.Head | None:
+    """The head that is read in place of words: the one that is named, or the only one where records ask for numbers or poses."""
+    heads = carried.heads_of(model)
+    if name is None and not (heads and all(record.kind in _OF_HEADS for record in records)):
+        return None
+    return carried.chosen(heads, name, where)
+
+
+def device_of(model: Qwen2_5OmniThinkerForConditionalGeneration) -> dict[str, str]:
+    """What a model computes on and with."""
+    name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+    return {"name": name, "dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation)}
+
+
+def weights_digest(checkpoint: str) -> str | None:
+    """What a folder's weights are known by: the digest of its manifest, or one over its safetensors files; None for an id of the hub."""
+    folder = Path(checkpoint)
+    if (folder / files.MANIFEST).is_file():
+        return files.digest(folder / files.MANIFEST)
+    found = sorted(folder.glob("*.safetensors"))
+    return files.digest_of_lines([[path.name, files.digest(path)] for path in found]) if found else None
 
 
 def evaluate_checkpoint(
-    checkpoint: str, *, out: Path, evaluation: Evaluation, prompt: Prompt | None = None, seed: int = 0
+    checkpoint: str,
+    *,
+    out: Path,
+    evaluation: Evaluation,
+    prompt: Prompt | None = None,
+    seed: int = 0,
+    judge: Judge | None = None,
+    upstream: bool = False,
 ) -> dict[str, Any]:
-    """Measure any checkpoint on any annotation files; returns what stands in `scores.json`.
+    """Measure any checkpoint on any annotation files; returns what stands in `scores.json`. The same call again goes on where it stopped.
 
-    Clips and questions are shown as the checkpoint was trained to see them, where that stands beside its weights; `prompt` overrides
-    the wording.
+    Clips and questions are shown as the checkpoint was trained to see them, where that stands beside its weights, else as the benchmark
+    has it; `prompt` overrides the wording. Clips that cannot be read are answers that could not be had: counted, and wrong.
 
     Raises:
-        InputError: the checkpoint, a file or a clip cannot be read, or `out` already holds a measurement.
+        InputError: the checkpoint or a file cannot be read, or `out` holds another evaluation.
     """
-    if (out / "scores.json").exists():
-        raise InputError(f"{out / 'scores.json'} exists; choose another --out, or remove that folder to measure again")
     policy.quiet_libraries()
     files.make_folder(out, "--out")
     policy.check_folder(checkpoint, "checkpoint")
     records = rows.read_sources(evaluation.data)
-    rows.check_media(records)
     check(records, evaluation)
+    shown = shown_to(checkpoint, evaluation.benchmark, prompt)
+    with run_directory.held(out):
+        model = policy.load(checkpoint)
+        policy.freeze(model, ["vision", "audio", "language"])
+        if torch.cuda.is_available():
+            model.cuda()
+        encoder = presentation.encoder(shown, checkpoint)
+        # Several questions are often about one clip, and stand together.
+        encoder.decode = lru_cache(maxsize=CLIPS_KEPT)(encoder.decode)
+        return measure(
+            model,
+            encoder,
+            records,
+            out,
+            evaluation,
+            with_controls=True,
+            checkpoint=checkpoint,
+            shown=shown,
+            seed=seed,
+            judge=judge,
+            upstream=upstream,
+        )
+
+
+def shown_to(checkpoint: str, benchmark: str, prompt: Prompt | None) -> Presentation:
+    """How a checkpoint is shown clips and questions of a benchmark."""
     shown = presentation.of_checkpoint(checkpoint)
-    if prompt is not None:
-        shown = shown.model_copy(update={"prompt": prompt})
-    model = policy.load(checkpoint)
-    policy.freeze(model, ["vision", "audio", "language"])
-    if torch.cuda.is_available():
-        model.cuda()
-    encoder = presentation.encoder(shown, checkpoint)
-    return measure(model, encoder, records, out, evaluation, with_controls=True, seed=seed)
+    if prompt is None and not presentation.is_known(checkpoint):
+        [prompt, *_] = registry.of(benchmark).prompts
+    return shown if prompt is None else shown.model_copy(update={"prompt": prompt})

@@ -17,15 +17,16 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from omnistage.data import pass_rates, prompts
+from omnistage.data.errors import InputError
 from omnistage.data.pass_rates import Rate, digest_of
 from omnistage.data.records import Record
-from omnistage.rewards.grade import grade_completion
+from omnistage.rewards.grade import grade_completion, naming
 from omnistage.rl import policy, rollout
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.shared_prefix import attention, decode
 from omnistage.rl.towers import Towers
 from omnistage.stages import files, presentation, rows
-from omnistage.stages.measure.evaluate import batches, check_graded
+from omnistage.stages.answering.plan import together
 from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.source import Source
 
@@ -55,7 +56,7 @@ def measure(
     policy.check_folder(checkpoint, "checkpoint")
     blocks = [(source.path, rows.read_source(source)) for source in sources]
     for _, records in blocks:
-        check_graded(records, "a pass rate")
+        _check_graded(records)
         rows.check_text(records)
         rows.check_media(records)
     shown = presentation.of_checkpoint(checkpoint)
@@ -68,7 +69,7 @@ def measure(
     missing = [
         (path, batch)
         for path, records in blocks
-        for batch in ([records[at] for at in indices] for indices in batches(records, sampling.batch_size))
+        for batch in ([records[at] for at in indices] for indices in together(records, sampling.batch_size))
         if any((record.id, digest_of(record)) not in known for record in batch)
     ]
     if missing:
@@ -125,6 +126,15 @@ def _rates(towers: Towers, encoder: Encoder, path: str, batch: Sequence[Record],
 def _passed(record: Record, texts: Sequence[str], tagged: bool) -> int:
     grades = [grade_completion(text, target=record.target, kind=record.kind, options=record.options, tagged=tagged) for text in texts]
     return sum(grade.score == 1 for grade in grades)
+
+
+def _check_graded(records: Sequence[Record]) -> None:
+    """Raises `InputError` for the first record whose answer nobody can grade; no answer is drawn for it first."""
+    for record in records:
+        with naming([record.source], 0):
+            grade = grade_completion("", target=record.target, kind=record.kind, options=record.options)
+        if grade.score is None:
+            raise InputError(f"{record.source}: {grade.reason}; a pass rate needs answers that are right or wrong")
 
 
 def summary(by_file: Mapping[str, Sequence[Rate]]) -> dict[str, dict[str, Any]]:

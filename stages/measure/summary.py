@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omnistage.stages import files, run_directory
+from omnistage.stages.benchmarks import card, items, scoring
+from omnistage.stages.benchmarks.base import majority
 from omnistage.stages.measure import head_values
-from omnistage.stages.measure.statistics import paired_difference
+from omnistage.stages.measure.statistics import paired_difference, share
+from omnistage.stages.recipe.choices import CONTROLS
 from omnistage.stages.recipe.schema import EvaluateStage, Recipe
 
 Scores = dict[str, float]
 
 
-def _right(folder: Path) -> dict[str, Scores]:
-    """Per modality: 1 or 0 of each held-out item, by its id (greedy answers, real media)."""
-    path = folder / "evaluation" / "predictions.jsonl"
-    out: dict[str, Scores] = {}
-    if path.exists():
-        for row in files.read_lines(path):
-            if row["control"] is None and not row["sampled"]:
-                out.setdefault(row["modality"], {})[row["id"]] = float(row["score"] == 1)
-    return out
+@dataclass(frozen=True)
+class Measured:
+    """What one evaluation of a run found: per run (`greedy`, a sample, a control) and modality, 1 or 0 of each item by its id; and what the
+    majority class would score of a modality."""
+
+    right: Mapping[str, Mapping[str, Scores]]
+    majority: Mapping[str, float]
+
+    def modalities(self, run: str) -> dict[str, dict[str, Any]]:
+        """Accuracy of each modality in one run, with Wilson's interval; none for a run that was not made."""
+        out: dict[str, dict[str, Any]] = {}
+        for modality, found in self.right.get(run, {}).items():
+            estimate = share(round(sum(found.values())), len(found))
+            out[modality] = {"accuracy": estimate.value, "n": len(found), "low": estimate.low, "high": estimate.high}
+            out[modality] |= {"majority": self.majority[modality]}
+        return out
 
 
-def _modalities(folder: Path, before: dict[str, Scores]) -> dict[str, Any]:
+NOTHING = Measured({}, {})
+
+
+def measured_of(folder: Path) -> Measured:
+    """What the evaluation in the folder of a stage found; nothing where there is none."""
+    evaluation = folder / "evaluation"
+    if not (evaluation / items.SCORES).exists():
+        return NOTHING
+    records = {record.id: record for record in items.read_items(evaluation)}
+    right: dict[str, dict[str, Scores]] = {}
+    for score in items.read_scores(evaluation):
+        by_modality = right.setdefault(score.run, {}).setdefault(str(records[score.id].modality), {})
+        by_modality[score.id] = float(score.value == 1)
+    hits: dict[str, list[float]] = {}
+    for score in majority(list(records.values())):
+        hits.setdefault(str(records[score.id].modality), []).append(float(score.value or 0))
+    return Measured(right, {modality: sum(of) / len(of) for modality, of in hits.items()})
+
+
+def _modalities(found: Measured, before: Measured) -> dict[str, Any]:
     """Accuracy of each modality after a stage, and its paired difference to the stage's start where that was measured."""
-    scores = files.read_json(folder / "evaluation" / "scores.json")
-    after = _right(folder)
+    sampled = found.modalities(f"{items.SAMPLE}0")
+    starts = before.right.get(items.GREEDY, {})
     out: dict[str, Any] = {}
-    for modality, measured in scores["modalities"].items():
-        entry = {key: measured[key] for key in ("accuracy", "n", "low", "high", "majority")}
-        entry["sampled"] = scores.get("sampled", {}).get(modality, {}).get("accuracy")
+    for modality, entry in found.modalities(items.GREEDY).items():
+        after = found.right[items.GREEDY][modality]
+        entry |= {"sampled": sampled.get(modality, {}).get("accuracy")}
         entry |= {"start": None, "gain": None, "gain_low": None, "gain_high": None}
-        ids = list(after[modality])
-        if modality in before and set(ids) == set(before[modality]):
-            start = [before[modality][i] for i in ids]
-            gain = paired_difference(start, [after[modality][i] for i in ids])
+        if starts.get(modality, {}).keys() == after.keys():
+            start = [starts[modality][i] for i in after]
+            gain = paired_difference(start, list(after.values()))
             entry |= {"start": sum(start) / len(start), "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
         out[modality] = entry
     return out
@@ -60,30 +89,30 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     were left out.
     """
     start = run_dir / "00-start"
-    before = _right(start)
+    before = measured_of(start)
     clock = _seconds(start)
     result: dict[str, Any] = {"run_dir": str(run_dir), "seed": recipe.seed, "render_s": clock.get("render_s", 0.0), "stages": []}
     if (start / "evaluation" / "scores.json").exists():
-        result["start"] = {"seconds": clock.get("evaluate_s", 0.0), "modalities": _modalities(start, {})}
+        result["start"] = {"seconds": clock.get("evaluate_s", 0.0), "modalities": _modalities(before, NOTHING)}
     previous: str | None = None
     # What each stage answered, so that a stage is compared with the one that it started from.
-    rights: dict[str, dict[str, Scores]] = {}
+    rights: dict[str, Measured] = {}
     for stage in recipe.stages:
         folder, clock = recipe.stage_dir(stage.name), _seconds(recipe.stage_dir(stage.name))
-        measured = (folder / "evaluation" / "scores.json").exists()
+        measured = (folder / "evaluation" / scoring.FIGURES).exists()
         if isinstance(stage, EvaluateStage):
             if measured:
                 result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json")
             continue
         if stage.start is not None:
-            previous, before = str(recipe.stage_dir(stage.start) / "model"), rights.get(stage.start, {})
+            previous, before = str(recipe.stage_dir(stage.start) / "model"), rights.get(stage.start, NOTHING)
         stale = previous is not None and run_directory.is_stale(folder, previous)
         if (folder / head_values.FOLDER / "scores.json").exists():
             spent = {"seconds": clock.get("train_s", 0.0), "evaluation_seconds": clock.get("evaluate_s", 0.0)}
             found = files.read_json(folder / head_values.FOLDER / "scores.json")
             result.setdefault("heads", {})[stage.name] = found | spent | {"stale": stale}
         # The next one starts from this stage, whether it was measured or not.
-        previous, start_of_this, before = str(folder / "model"), before, _right(folder)
+        previous, start_of_this, before = str(folder / "model"), before, measured_of(folder)
         rights[stage.name] = before
         if not measured:
             continue
@@ -97,17 +126,12 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
                 "evaluation_seconds": clock.get("evaluate_s", 0.0),
                 "data": _data(folder),
                 # What a stage gained over a model that it was not trained from says nothing.
-                "modalities": _modalities(folder, {} if stale else start_of_this),
+                "modalities": _modalities(before, NOTHING if stale else start_of_this),
             }
         )
-        controls = files.read_json(folder / "evaluation" / "scores.json").get("controls")
+        controls = [run for run in before.right if run in CONTROLS]
         if controls:
-            result["controls"] = {
-                name: {
-                    modality: {key: entry[key] for key in ("accuracy", "n", "low", "high", "majority")} for modality, entry in by.items()
-                }
-                for name, by in controls.items()
-            }
+            result["controls"] = {name: before.modalities(name) for name in controls}
     return result
 
 
@@ -119,7 +143,7 @@ def table(result: dict[str, Any]) -> str:
         if heads:
             return "\n".join(heads_table(heads))
         return "nothing was measured: the recipe has no evaluation, or no stage of it is done"
-    measured = [stage["modalities"] for stage in stages] + [scores["modalities"] for scores in evaluations.values()]
+    measured = [stage["modalities"] for stage in stages]
     modalities = list(dict.fromkeys(modality for found in measured for modality in found))
     lines = ["", "held-out accuracy in % (greedy; [95 % interval]; change over the stage's start; * = the stage's own modality)"]
     head = f"{'after':<16}" + "".join(f"{m:^32}" for m in modalities) + f"{'train s':>9}"
@@ -137,8 +161,6 @@ def table(result: dict[str, Any]) -> str:
         row("majority class", {m: f"{100 * entry['majority']:.1f}" for m, entry in stages[-1]["modalities"].items()})
     for name, by in result.get("controls", {}).items():
         row(name, {m: f"{100 * entry['accuracy']:.1f}" for m, entry in by.items()})
-    for name, scores in evaluations.items():
-        row(name, {m: _cell(entry) for m, entry in scores["modalities"].items()})
     for stage in stages:
         for source in stage["data"]:
             if left_out := sum(source["left_out"].values()):
@@ -146,10 +168,12 @@ def table(result: dict[str, Any]) -> str:
                 lines.append(
                     f"{stage['name']}: {left_out} of {source['records'] + left_out} records of {source['path']} were left out ({why})"
                 )
-    counts = ", ".join(f"{m} {measured[-1][m]['n']}" for m in measured[-1])
+    counts = ", ".join(f"{m} {measured[-1][m]['n']}" for m in measured[-1]) if measured else "none"
     timed = [*stages, *(found for name, found in heads.items() if name not in {stage["name"] for stage in stages})]
     total = sum(spent["seconds"] + spent["evaluation_seconds"] for spent in timed) + result["render_s"]
     lines.append(f"n: {counts}; rendering {result['render_s']:.0f} s, all together {total:.0f} s")
+    for name, scores in evaluations.items():
+        lines += ["", f"{name}: {scores['benchmark']}", *card.text_table(scores)]
     return "\n".join([*lines, *heads_table(heads)])
 
 
@@ -189,21 +213,3 @@ def _cell(entry: Mapping[str, Any], *, own: bool = False) -> str:
     if entry.get("gain") is not None:
         text += f" {100 * entry['gain']:+.1f}"
     return text + ("*" if own else "")
-
-
-def scores_table(scores: Mapping[str, Any]) -> str:
-    """One measurement (`scores.json`) for a terminal: modalities, their tasks, and the controls."""
-    lines = [f"{'':<20}{'n':>7}{'accuracy [95 %]':>20}{'majority':>10}{'unanswered':>12}"]
-
-    def add(name: str, entry: Mapping[str, Any]) -> None:
-        accuracy = f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.0f}, {100 * entry['high']:.0f}]"
-        lines.append(f"{name:<20}{entry['n']:>7}{accuracy:>20}{100 * entry['majority']:>10.1f}{entry['unanswered']:>12}")
-
-    for modality, entry in scores["modalities"].items():
-        add(modality, entry)
-        for task, found in entry["tasks"].items():
-            lines.append(f"  {task:<18}{found['n']:>7}{100 * found['accuracy']:>13.1f}")
-    for control, by in scores.get("controls", {}).items():
-        for modality, entry in by.items():
-            add(f"{modality} {control}", entry)
-    return "\n".join(lines)

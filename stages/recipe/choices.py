@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Prompt = Literal["think_answer", "direct", "short", "plain"]
-Control = Literal["blank", "swapped", "swapped_sound", "swapped_picture"]
+Control = Literal["blank", "blank_picture", "muted", "swapped", "swapped_sound", "swapped_picture", "shuffled"]
+CONTROLS: frozenset[str] = frozenset(get_args(Control))
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Part = Literal["vision", "audio", "language"]

@@ -147,8 +147,21 @@ class Measurement(HeldOut):
 
     batch_size: Count = Field(64, description="prompts per forward pass")
     max_new_tokens: Count = Field(1024, description="longest answer, in tokens; an answer that is cut off is wrong")
-    controls: list[Control] = Field(default=[], description="measure again with media blanked, or swapped with another record's")
-    sampled: bool = Field(False, strict=True, description="score one answer sampled at temperature 1 too")
+    controls: list[Control] = Field(default=[], description="measure again with media blanked, swapped with another record's, or shuffled")
+    samples: CountOrZero = Field(0, description="answers sampled at temperature 1 of each item, beside the greedy one (pass@k, maj@n)")
+    benchmark: Text = Field("choice", description="what an answer is worth, and which figures are made (docs/evaluation.md)")
+    ask: list[Text] = Field(default=[], description="further ways to ask that the benchmark knows (asr, guided)")
+    head: Text | None = Field(None, description="head that is read where numbers or poses are asked for; null: the only one")
+
+    @field_validator("benchmark")
+    @classmethod
+    def benchmark_is_known(cls, name: str) -> str:
+        # Imported here: a recipe without a benchmark need not wait for it.
+        from omnistage.stages.benchmarks import registry
+
+        if name != "choice" and name not in registry.BENCHMARKS:
+            raise ValueError(unknown_name("benchmark", name, registry.BENCHMARKS))
+        return name
 
 
 class Evaluation(Measurement):

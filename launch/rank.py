@@ -1,0 +1,55 @@
+"""One process of many that run the same command: `python -m omnistage.launch.torchrun ... -m omnistage.launch.rank COMMAND ...`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from omnistage.data.errors import OmnistageError
+from omnistage.launch import failures
+from omnistage.launch.cli import FAILED, INTERRUPTED, failure_of, report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command of `omnistage` as one rank."""
+
+    def work() -> int:
+        import torch
+        from accelerate import PartialState
+
+        from omnistage.launch.cli import parsed
+
+        # Left to itself, accelerate takes each CPU process for the only one.
+        PartialState(cpu=not torch.cuda.is_available())
+        arguments = parsed(argv)
+        code: int = arguments.command(arguments)
+        return code
+
+    return as_rank(work)
+
+
+def as_rank(work: Callable[[], int]) -> int:
+    """The exit code of a rank's work.
+
+    An error raised on purpose is left for the command that started the ranks; started by hand, the rank prints it. Any other shows its
+    traceback, unless it only follows from an error that another rank has left: that rank is gone, and its partners lose their connection.
+    """
+    rank, left = int(os.environ.get("RANK", "0")), failures.folder()
+    try:
+        return work()
+    except OmnistageError as error:
+        if left is None:
+            return report(error)
+        failures.leave(left, rank, failure := failure_of(error))
+        return failure.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception:
+        if failures.lowest(left) is None:
+            raise
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
