@@ -79,7 +79,7 @@ class FeatureCache:
 
 
 class FeatureMemory:
-    """The same in memory, for one process: at most `max_bytes` of features, oldest use let go first. Two questions about one clip share them."""
+    """The same in memory, for one process: at most `max_bytes` of features, oldest use let go first."""
 
     def __init__(self, max_bytes: int = 2**30) -> None:
         self.max_bytes = max_bytes
