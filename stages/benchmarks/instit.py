@@ -27,8 +27,7 @@ the fourth to the sixth.
 Mark how much of what the reference answer says is said by the answer of the model too, with the same meaning in whatever words: 1 for all
 of it, 0 for nothing of it or for the opposite, and steps of 0.1 between. Look at each number in brackets: what is said of another thing
 than in the reference is wrong. Look in the same way at each time that is named. What the model says beyond the reference does not count,
-unless it
-contradicts it. Length and style do not count."""
+unless it contradicts it. Length and style do not count."""
 RUBRIC = rubric("instit_0_1", RULES, [tenth / 10 for tenth in range(11)])
 
 
