@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from omnistage.data.records import Record
 from omnistage.stages.benchmarks.base import Benchmark, Scored
-from omnistage.stages.benchmarks.items import GREEDY, Prediction
+from omnistage.stages.benchmarks.items import GREEDY, Prediction, Status
 
 
 def prediction(record: Record, raw: str | None) -> Prediction:
     """An answer of the greedy run; None: it could not be drawn."""
-    status = "error" if raw is None else "ok" if raw.strip() else "empty"
+    status: Status = "error" if raw is None else "ok" if raw.strip() else "empty"
     return Prediction(record.id, GREEDY, raw, status, error="clip cannot be read" if raw is None else None)
 
 
@@ -25,14 +24,6 @@ def scored(benchmark: Benchmark, records: Sequence[Record], answers: Sequence[st
     """The answers with what the benchmark says of them without a judge."""
     made = zip(records, predictions(records, answers), strict=True)
     return [Scored(record, given, benchmark.score(record, given, tagged)) for record, given in made]
-
-
-def with_answers(items: Sequence[Scored], answers: dict[int, str]) -> list[Scored]:
-    """The items with other raw answers at some places, their scores as they were."""
-    out = list(items)
-    for at, raw in answers.items():
-        out[at] = out[at]._replace(prediction=replace(out[at].prediction or prediction(out[at].record, raw), raw=raw, status="ok"))
-    return out
 
 
 def values(benchmark: Benchmark, items: Sequence[Scored]) -> dict[str, float]:

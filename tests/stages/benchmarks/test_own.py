@@ -43,6 +43,7 @@ def test_open_answers_wait_for_a_judge_and_choices_need_none() -> None:
     assert OPEN.rubric is not None
     assert OPEN.rubric.marks == (0.0, 0.25, 0.5, 0.75, 1.0)
     assert CHOICE.rubric is None
-    assert OPEN.kinds == {AnswerKind.OPEN}
+    assert OPEN.kinds is not None
+    assert set(OPEN.kinds) == {AnswerKind.OPEN}
     assert CHOICE.kinds is not None
     assert AnswerKind.OPEN not in CHOICE.kinds
