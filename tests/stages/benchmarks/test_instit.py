@@ -94,9 +94,9 @@ def test_the_letter_that_the_published_parser_reads(text: str, letter: str) -> N
 
 @pytest.mark.parametrize("text", ["Based on the video, the answer is D", "Best answer: D", "I cannot tell, but Clearly option D"])
 def test_ours_reads_no_letter_out_of_a_word(records: list[Record], text: str) -> None:
-    """The right choice is D. Who says that it cannot be told and names D is read as D or as nothing, and never as C."""
+    """The right choice is D."""
     (item,) = scored(BENCHMARK, [records[1]], [text])
-    assert item.score.answer in ("D", None) if "cannot" in text else item.score.answer == "D"
+    assert (item.score.answer, item.score.value) == ("D", 1.0)
 
 
 def test_splits_that_are_missing_are_said_and_have_no_figure(records: list[Record]) -> None:
