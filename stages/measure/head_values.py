@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from scipy import stats
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data.body import metrics
@@ -34,13 +33,14 @@ from omnistage.rl.heads.codec import Numbers, Words, codec_of
 from omnistage.rl.heads.predict import Prediction, Reader
 from omnistage.rl.heads.spec import BODY_JOINTS, Affine, HeadSpec, Levels, Rotations
 from omnistage.stages import files
-from omnistage.stages.measure import controls
+from omnistage.stages.benchmarks.figures import Columns, Figure, Metric
+from omnistage.stages.measure import bootstrap, controls
+from omnistage.stages.measure.correlation import NUMBER_METRICS
 from omnistage.stages.recipe.choices import Control
 from omnistage.stages.recipe.schema import HeadMeasurement, HeadStage
 
 FOLDER = "head"
 RESAMPLES = 1000
-Metric = Callable[[Floats, Floats], float]
 
 
 def check(records: Sequence[Record], stage: HeadStage) -> None:
@@ -141,7 +141,7 @@ def _number_scores(rows: Sequence[Mapping[str, Any]], spec: HeadSpec, groups: Se
         if levels:
             hits = np.array([float(row["value"] is not None and row["value"]["level"] == row["target"]) for row in levels])
             of_levels = [group for group, row in zip(groups, rows, strict=True) if row["kind"] == str(AnswerKind.LEVEL)]
-            out["level_accuracy"] = interval(lambda a, _: float(a.mean()), hits, hits, of_levels)
+            out["level_accuracy"] = interval(None, hits, hits, of_levels, unit="share")
     return out
 
 
@@ -161,43 +161,21 @@ def _right_numbers(kind: str, target: str, values: Sequence[float], spec: HeadSp
     raise ValueError(f"a head of poses is not compared with a record of kind {kind}")
 
 
-def srcc(made: Floats, right: Floats) -> float:
-    """Spearman's rank correlation; 0 of a constant."""
-    return 0.0 if np.ptp(made) == 0 or np.ptp(right) == 0 else float(stats.spearmanr(made, right).statistic)
+def interval(
+    metric: Metric | None, made: Floats, right: Floats, groups: Sequence[str], seed: int = 0, *, unit: str = ""
+) -> dict[str, float]:
+    """A metric (None: the mean of `made`) with its 95 % interval over draws of whole clips (`bootstrap`).
 
-
-def plcc(made: Floats, right: Floats) -> float:
-    """Pearson's correlation; 0 of a constant. No logistic curve is fitted first."""
-    return 0.0 if np.ptp(made) == 0 or np.ptp(right) == 0 else float(stats.pearsonr(made, right).statistic)
-
-
-def krcc(made: Floats, right: Floats) -> float:
-    """Kendall's tau-b; 0 of a constant."""
-    return 0.0 if np.ptp(made) == 0 or np.ptp(right) == 0 else float(stats.kendalltau(made, right).statistic)
-
-
-def rmse(made: Floats, right: Floats) -> float:
-    return float(np.sqrt(np.square(made - right).mean()))
-
-
-def mae(made: Floats, right: Floats) -> float:
-    return float(np.abs(made - right).mean())
-
-
-NUMBER_METRICS: dict[str, Metric] = {"srcc": srcc, "plcc": plcc, "krcc": krcc, "rmse": rmse, "mae": mae}
-
-
-def interval(metric: Metric, made: Floats, right: Floats, groups: Sequence[str], seed: int = 0) -> dict[str, float]:
-    """A metric with its 95 % percentile interval over `RESAMPLES` draws of whole clips."""
-    names, of_row = np.unique(np.asarray(groups), return_inverse=True)
-    members = [np.flatnonzero(of_row == index) for index in range(len(names))]
-    generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(RESAMPLES):
-        rows = np.concatenate([members[index] for index in generator.integers(len(names), size=len(names))])
-        found.append(metric(made[rows], right[rows]))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return {"value": metric(made, right), "low": float(low), "high": float(high)}
+    Of a single clip its records are drawn, and of a single record the bounds are its value.
+    """
+    names, clip = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        clip = np.arange(len(made))
+    made, right = made.astype(np.float64), right.astype(np.float64)
+    columns = Columns(made, np.ones(len(made), dtype=np.bool_), clip, {"made": made, "right": right})
+    figure = Figure("", (tuple(range(len(made))),), metric=metric, unit=unit)
+    value, low, high = bootstrap.interval(figure, columns, seed=seed, resamples=RESAMPLES)
+    return {"value": value, "low": value if np.isnan(low) else low, "high": value if np.isnan(high) else high}
 
 
 def mean_answer(records: Sequence[Record], spec: HeadSpec) -> Floats:
@@ -229,7 +207,7 @@ def _pose_scores(
         if joints != BODY_JOINTS and name != "geodesic_deg":
             continue
         ours, baseline = each(made, right, body), each(constant, right, body)
-        out[name] = interval(lambda a, _: float(a.mean()), ours, ours, groups) | {"mean_pose": float(baseline.mean())}
+        out[name] = interval(None, ours, ours, groups) | {"mean_pose": float(baseline.mean())}
     return out
 
 

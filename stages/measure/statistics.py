@@ -19,8 +19,10 @@ class Interval(NamedTuple):
     high: float
 
 
-def share(correct: int, n: int) -> Interval:
+def share(correct: float, n: float) -> Interval:
     """Share `correct / n` with Wilson's score interval (Wilson 1927, J. Am. Stat. Assoc. 22); it stays inside 0..1 and works at 0 and 1.
+
+    Both may be fractions: an effective number of items.
 
     Raises:
         ValueError: `n` is not positive.
@@ -34,9 +36,17 @@ def share(correct: int, n: int) -> Interval:
     return Interval(p, 0.0 if correct == 0 else middle - half, 1.0 if correct == n else middle + half)
 
 
+def changed(gained: float, lost: float, n: float) -> tuple[Interval, float]:
+    """The change (gained - lost) / n of a share over n items, with the adjusted Wald interval of Bonett and Price (2012, J. Educ. Behav.
+    Stat. 37), and its standard error: one imagined item is added that was gained and one that was lost, so that no change at all still has
+    a width. The numbers may be fractions."""
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    error = math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return Interval((gained - lost) / n, max(-1.0, up - down - Z_95 * error), min(1.0, up - down + Z_95 * error)), error
+
+
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """Difference of two shares over the same items (each 0 or 1), with the adjusted Wald interval of Bonett and Price (2012, J. Educ.
-    Behav. Stat. 37): one imagined item is added that was gained and one that was lost, so that no change at all still has a width.
+    """Difference of two shares over the same items (each 0 or 1), with the interval of `changed`.
 
     Raises:
         ValueError: the lengths differ, there is no item, or a value is neither 0 nor 1.
@@ -45,12 +55,9 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Interv
         raise ValueError(f"{len(before)} and {len(after)} paired values; the same number is needed, at least one")
     if not {*before, *after} <= {0.0, 1.0}:
         raise ValueError("paired shares are of items that are right (1) or wrong (0)")
-    n = len(before)
     gained = sum(a > b for b, a in zip(before, after, strict=True))
     lost = sum(a < b for b, a in zip(before, after, strict=True))
-    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = Z_95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    return Interval((gained - lost) / n, max(-1.0, up - down - half), min(1.0, up - down + half))
+    return changed(gained, lost, len(before))[0]
 
 
 def mean_over_runs(values: Sequence[float]) -> Interval:

@@ -17,7 +17,7 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind, Modality, Record
 from omnistage.data.rotations import axis_angle_to_matrices
 from omnistage.rl.heads.spec import HeadSpec
-from omnistage.stages.measure import head_values, summary
+from omnistage.stages.measure import correlation, head_values, summary
 from omnistage.stages.recipe.schema import HeadStage
 
 LEVELS = {"kind": "levels", "words": ["bad", "good", "best"], "centres": [0.0, 10.0, 40.0]}
@@ -53,13 +53,13 @@ def test_the_bootstrap_draws_clips_and_not_records() -> None:
     """Twenty copies of each of six clips' records say no more than one of each does."""
     generator = np.random.default_rng(0)
     right, made = generator.normal(size=6), generator.normal(size=6)
-    for metric in head_values.NUMBER_METRICS.values():
+    for metric in correlation.NUMBER_METRICS.values():
         once = head_values.interval(metric, made, right, [str(at) for at in range(6)])
         copied = head_values.interval(metric, made.repeat(20), right.repeat(20), [str(at // 20) for at in range(120)])
         for bound in ("low", "high"):
             assert copied[bound] == pytest.approx(once[bound], abs=0.02)
     # As records they would seem to be known far better.
-    apart = head_values.interval(head_values.rmse, made.repeat(20), right.repeat(20), [str(at) for at in range(120)])
+    apart = head_values.interval(correlation.rmse, made.repeat(20), right.repeat(20), [str(at) for at in range(120)])
     assert apart["high"] - apart["low"] < 0.5 * (once["high"] - once["low"])
 
 
@@ -147,6 +147,6 @@ def test_poses_of_another_number_of_joints_are_compared_by_angles() -> None:
 
 def test_a_constant_has_no_correlation() -> None:
     made, right = np.full(5, 3.0), np.arange(5.0)
-    assert [metric(made, right) for metric in (head_values.srcc, head_values.plcc, head_values.krcc)] == [0.0] * 3
-    assert np.isfinite(list(head_values.interval(head_values.srcc, made, right, ["a"] * 5).values())).all()
-    assert head_values.srcc(right**3, right) == pytest.approx(stats.spearmanr(right**3, right).statistic) == 1.0
+    assert [metric(made, right) for metric in (correlation.srcc, correlation.plcc, correlation.krcc)] == [0.0] * 3
+    assert np.isfinite(list(head_values.interval(correlation.srcc, made, right, ["a"] * 5).values())).all()
+    assert correlation.srcc(right**3, right) == pytest.approx(stats.spearmanr(right**3, right).statistic) == 1.0
