@@ -13,6 +13,13 @@ caption wins; otherwise one of the automatic ones is taken, always the same for 
 
 The yaw of the root is undone, and the z-up world of AMASS is stood upright for a camera: R = Rx(+90 deg) Ry Rx.
 
+A JSON list, or one object a line, of descriptions with their poses, as ChatPose's SPG has pairs:
+
+    {"text": "a goalkeeper who waits for the penalty", "pose": [72 numbers], "question": "...", "id": 3, "joints": 22}
+
+`pose` is axis-angle of SMPL, or of SMPL-H (156 numbers), and left as it stands. The last three are optional: the question is SPG's
+otherwise, and `joints` says how many of the first joints are SMPL's own (22 unless it says 24).
+
 **Image to pose.** A JSON list, or one object a line, as of 4D-Humans
 
     {"image": "images/x.jpg", "smpl_params": {"global_orient": [3 numbers], "body_pose": [69 numbers]}, "caption": "sitting"}
@@ -22,8 +29,8 @@ or of RPE-Refined (arXiv 2507.13314), with `real_image` (which wins over `image`
 optional.
 
 `values` are 24 rotations as 3 x 3 matrices, row by row (216 numbers): the root, then joints 1 to 23. In a pose of PoseScript, joints 22 and
-23 are the first finger joints of SMPL-H that stand there, as in ChatPose's own training, and not the hands of SMPL: leave them out of a
-metric.
+23 are the first finger joints of SMPL-H that stand there, as in ChatPose's own training, and not the hands of SMPL: such a record has 22 in
+`extra["joints"]`, the number of its first joints that a metric is about.
 """
 
 from __future__ import annotations
@@ -36,7 +43,7 @@ from typing import Any
 
 import numpy as np
 
-from omnistage.data.errors import MediaError, RecordError
+from omnistage.data.errors import InputError, MediaError, RecordError
 from omnistage.data.formats.media_root import MediaRoot
 from omnistage.data.formats.parts import id_of, is_finite, rows_of
 from omnistage.data.formats.places import Place, Row
@@ -47,6 +54,8 @@ from omnistage.data.rotations import Floats, axis_angle_to_matrices, without_yaw
 
 JOINTS = 24
 SMPLH_JOINTS = 52
+# The first joints, up to the wrists, are the same in SMPL and in SMPL-H.
+SHARED_JOINTS = 22
 INDEX = "ids_2_dataset_sequence_and_frame_index.json"
 HUMAN = "human6293.json"
 AUTOMATIC = tuple(f"automatic_{letter}.json" for letter in "ABCDEF")
@@ -62,24 +71,62 @@ RENAMED = {
     "Transitions_mocap": "Transitions",
 }
 TEXT_QUESTION = "{caption} Give the SMPL pose."
+PAIR_QUESTION = "{text}, can you give the SMPL pose of this person?"
 IMAGE_QUESTION = "Can you predict the SMPL pose of the person in this image?"
 IMAGE_TARGET = "the pose of the person in the image"
 
 _UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 _ROW_FIELDS = frozenset({"id", "caption", "question", "conversations", "smpl_params", "ground_truth"})
+_PAIR_FIELDS = frozenset({"id", "text", "pose", "question", "joints"})
 
 
 def read(path: Path, *, media_root: Path, modality: Modality | None = None) -> Iterator[Record]:
-    """The records of PoseScript's folder or of one of its splits (`TEXT`), or of a file of images with poses (`IMAGE`), in their order.
+    """The records of PoseScript's folder or of one of its splits, or of a file of descriptions with poses (`TEXT`), or of images with
+    poses (`IMAGE`), in their order; the first row of a file says which of the two it is.
 
     The index and the captions of PoseScript are read whole (they are small), poses one at a time. Raises `RecordError` for a
     `modality` that the data does not have and for a row that does not hold what is described above, and `MediaError` for a sequence or
     image that is missing, unreadable or outside `media_root`.
     """
-    about_text = path.is_dir() or (path.parent / INDEX).is_file()
-    perceived(modality, (Modality.TEXT if about_text else Modality.IMAGE,), path.name)
+    posescript = path.is_dir() or (path.parent / INDEX).is_file()
+    pairs = not posescript and _holds_pairs(path)
+    perceived(modality, (Modality.TEXT if posescript or pairs else Modality.IMAGE,), path.name)
+    if pairs:
+        return distinct(_pairs(path))
     root = MediaRoot(media_root)
-    return distinct(_text_to_pose(path, root) if about_text else _image_to_pose(path, root))
+    return distinct(_text_to_pose(path, root) if posescript else _image_to_pose(path, root))
+
+
+def _holds_pairs(path: Path) -> bool:
+    """Whether its first row is a description with a pose. What is wrong with a file is told by whoever reads it."""
+    try:
+        _, fields = next(rows_of(path, ""))
+    except (InputError, StopIteration):
+        return False
+    return "text" in fields.values and fields.values.keys().isdisjoint(("image", "real_image"))
+
+
+def _pairs(path: Path) -> RowStream[Record]:
+    def made(row: tuple[int, Fields]) -> Iterator[Record]:
+        position, fields = row
+        text = fields.text("text")
+        joints = fields.values.get("joints", SHARED_JOINTS)
+        if joints not in (SHARED_JOINTS, JOINTS) or isinstance(joints, bool):
+            raise fields.error("joints", f"got {shown(joints)}; allowed: {SHARED_JOINTS} or {JOINTS}")
+        asked = fields.values.get("question") is not None
+        yield Record(
+            id=id_of(fields, "id", f"{path.stem}-{position}"),
+            modality=Modality.TEXT,
+            task="text_to_pose",
+            kind=AnswerKind.POSE,
+            question=fields.text("question") if asked else PAIR_QUESTION.format(text=text),
+            target=text,
+            values=_values(axis_angle_to_matrices(_numbers(fields, "pose", 3 * JOINTS, 3 * SMPLH_JOINTS)[:JOINTS])),
+            source=fields.where,
+            extra=fields.others(_PAIR_FIELDS) | {"joints": int(joints)},
+        )
+
+    return Mapped(rows_of(path, "text and pose"), made)
 
 
 def _image_to_pose(path: Path, root: MediaRoot) -> RowStream[Record]:
@@ -127,9 +174,9 @@ def _axis_angles(fields: Fields) -> Floats:
     return np.concatenate([_numbers(smpl, "global_orient", 3), _numbers(smpl, "body_pose", 3 * JOINTS - 3)])
 
 
-def _numbers(fields: Fields, field: str, count: int) -> Floats:
+def _numbers(fields: Fields, field: str, *counts: int) -> Floats:
     """Axis-angle [joints, 3] of a flat list, or of a list of lists."""
-    allowed = f"a list of {count} finite numbers (axis-angle in radians)"
+    allowed = f"a list of {' or '.join(map(str, counts))} finite numbers (axis-angle in radians)"
     listed = fields.need(field, allowed)
     if not isinstance(listed, list):
         raise fields.error(field, f"got {shown(listed)}; allowed: {allowed}")
@@ -137,7 +184,7 @@ def _numbers(fields: Fields, field: str, count: int) -> Floats:
     for position, value in enumerate(flat):
         if not is_finite(value):
             raise fields.error(field, f"number {position} is {shown(value)}; allowed: {allowed}")
-    if len(flat) != count:
+    if len(flat) not in counts:
         raise fields.error(field, f"got {len(flat)} numbers; allowed: {allowed}")
     return np.array(flat, np.float64).reshape(-1, 3)
 
@@ -234,7 +281,7 @@ def _pose(key: str, entry: Any, caption: tuple[str, str], where: str, root: Medi
         target=text,
         values=_values(matrices),
         source=where,
-        extra={"caption": name, "dataset": dataset, "sequence": sequence, "frame": int(frame)},
+        extra={"caption": name, "dataset": dataset, "sequence": sequence, "frame": int(frame), "joints": SHARED_JOINTS},
     )
 
 

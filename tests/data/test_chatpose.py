@@ -92,7 +92,7 @@ def test_a_pose_and_its_human_caption_become_a_record(posescript: Path, poses: F
         target="He walks.",
         values=record.values,
         source=f"{INDEX}: record 1",
-        extra={"caption": "human6293", "dataset": "AMASS", "sequence": WALK, "frame": 1},
+        extra={"caption": "human6293", "dataset": "AMASS", "sequence": WALK, "frame": 1, "joints": 22},
     )
 
 
@@ -351,3 +351,56 @@ def test_a_modality_that_images_do_not_have(images: Path, modality: Modality) ->
 def test_a_modality_that_text_does_not_have(posescript: Path) -> None:
     with pytest.raises(RecordError, match=r"modality 'image' is asked for; allowed: text$"):
         load(posescript, modality=Modality.IMAGE)
+
+
+def pair(**fields: Any) -> dict[str, Any]:
+    whole = {"text": "a goalkeeper who waits for the penalty", "pose": [math.pi / 2, *[0.0] * 71]} | fields
+    return {name: value for name, value in whole.items() if value is not ...}
+
+
+def test_a_description_with_its_pose_becomes_a_record(tmp_path: Path) -> None:
+    (record,) = load(save(tmp_path, "spg_test.json", [pair(level=2)]))
+    assert_allclose(matrices(record), np.stack([turn(0, 90), *[np.eye(3)] * 23]), atol=1e-12)
+    assert record == Record(
+        id="spg_test-0",
+        modality=Modality.TEXT,
+        task="text_to_pose",
+        kind=AnswerKind.POSE,
+        question="a goalkeeper who waits for the penalty, can you give the SMPL pose of this person?",
+        target="a goalkeeper who waits for the penalty",
+        values=record.values,
+        source="spg_test.json: record 0",
+        extra={"level": 2, "joints": 22},
+    )
+
+
+def test_of_smplh_the_first_24_joints_are_kept_and_a_row_may_say_more_of_itself(tmp_path: Path) -> None:
+    """156 numbers in lists of three; the 24th joint is turned by 90 degrees about z, and so is the 25th, which is left out."""
+    pose = [[0.0, 0.0, math.pi / 2 if joint in (23, 24) else 0.0] for joint in range(52)]
+    row = pair(pose=pose, question="How does he stand?", id=4, joints=24)
+    (record,) = load(save(tmp_path, "spg.jsonl", json.dumps(row) + "\n"), modality=Modality.TEXT)
+    assert_allclose(matrices(record), np.stack([*[np.eye(3)] * 23, turn(2, 90)]), atol=1e-12)
+    assert (record.id, record.question, record.extra, record.source) == ("4", "How does he stand?", {"joints": 24}, "spg.jsonl: line 1")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (pair(text=" "), 'text: got the string " "; allowed: a string that is not empty'),
+        (pair(text=...), "text: missing; allowed: a string that is not empty"),
+        (pair(pose=...), "pose: missing; allowed: a list of 72 or 156 finite numbers (axis-angle in radians)"),
+        (pair(pose=[0.0] * 66), "pose: got 66 numbers; allowed: a list of 72 or 156"),
+        (pair(joints=23), "joints: got the number 23; allowed: 22 or 24"),
+        (pair(joints="22"), 'joints: got the string "22"; allowed: 22 or 24'),
+        ("a walk", 'it is the string "a walk"; allowed: an object with text and pose'),
+    ],
+)
+def test_malformed_pairs(tmp_path: Path, entry: Any, message: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        load(save(tmp_path, "spg.json", [pair(), entry]))
+    assert str(caught.value).startswith(f"spg.json: record 1: {message}")
+
+
+def test_a_modality_that_pairs_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"^spg\.json: modality 'image' is asked for; allowed: text$"):
+        load(save(tmp_path, "spg.json", [pair()]), modality=Modality.IMAGE)
