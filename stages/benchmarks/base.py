@@ -23,6 +23,8 @@ class Scored(NamedTuple):
 
 # What the published scorer says of the items of one run, as plain data for `scores.json`.
 Upstream = Callable[[Sequence[Scored]], dict[str, Any]]
+# The scores of one run again, with what only all of them together say (a rank among them) in their `numbers`.
+Together = Callable[[Sequence[Scored]], list[Score]]
 # Grades an answer without a judge; the flag says whether the answer was asked for in tags.
 Scorer = Callable[[Record, Prediction, bool], Score]
 
@@ -68,6 +70,7 @@ class Benchmark:
     options: Mapping[str, Callable[[Record], Record]] = field(default_factory=dict)
     rubric: Rubric | None = None
     upstream: Upstream | None = None
+    together: Together | None = None
     kinds: frozenset[AnswerKind] | None = None
     max_new_tokens: int = 1024
     notes: str = ""
