@@ -76,6 +76,7 @@ def _add_scoring(command: argparse.ArgumentParser) -> None:
     command.add_argument("--judge-key-env", metavar="VAR", help="environment variable that holds the key")
     command.add_argument("--judge-repeats", type=whole, default=1, metavar="N", help="marks of each answer, whose mean counts (1)")
     command.add_argument("--judge-ledger", metavar="FILE", help=f"file of all calls, so that none is paid for twice (DIR/{LEDGER})")
+    command.add_argument("--embedding", metavar="FILE.py:FUNCTION", help="benchmark pose: embeds texts and poses, for retrieval recall")
     command.add_argument("--json", action="store_true", help="print the scores as JSON")
 
 
@@ -131,6 +132,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         judge=_judge(arguments, out),
         upstream=arguments.compat is not None,
+        embedding=arguments.embedding,
     )
     if os.environ.get("RANK", "0") == "0":
         _told(arguments, out, found)
@@ -138,12 +140,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from omnistage.stages import files
-    from omnistage.stages.benchmarks import card, scoring, setup
+    from omnistage.stages.benchmarks import scoring
 
     out = Path(arguments.out)
-    found = scoring.score(out, judge=_judge(arguments, out), upstream=arguments.compat is not None)
-    files.write_text(out / card.CARD, card.card(setup.read(out), found))
+    found = scoring.score(out, judge=_judge(arguments, out), upstream=arguments.compat is not None, embedding=arguments.embedding)
     _told(arguments, out, found)
     return 0
 
@@ -161,8 +161,12 @@ def _told(arguments: argparse.Namespace, out: Path, found: dict[str, Any]) -> No
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from omnistage.stages.benchmarks import compare
+    from omnistage.stages.benchmarks import compare, registry, setup
 
-    found = compare.compare_folders(Path(arguments.before), Path(arguments.after), run=arguments.run)
+    before, after = Path(arguments.before), Path(arguments.after)
+    names = [setup.read(folder)["benchmark"] for folder in (before, after)]
+    if names[0] != names[1]:
+        raise InputError(f"{before} is of benchmark {names[0]!r} and {after} of {names[1]!r}; only one and the same can be compared")
+    found = compare.compare(before, after, registry.of(names[0]).figures, run=arguments.run)
     print(json.dumps(found, indent=2, ensure_ascii=False) if arguments.json else compare.table(found))
     return 0

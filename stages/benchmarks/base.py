@@ -21,8 +21,8 @@ class Scored(NamedTuple):
     score: Score
 
 
-# What the published scorer says of the items of one run, as plain data for `scores.json`.
-Upstream = Callable[[Sequence[Scored]], dict[str, Any]]
+# What the published scorer says of the items of one run, as plain data for `scores.json`; the flag is that of `Scorer`.
+Upstream = Callable[[Sequence[Scored], bool], dict[str, Any]]
 # The scores of one run again, with what only all of them together say (a rank among them) in their `numbers`.
 Together = Callable[[Sequence[Scored]], list[Score]]
 # Grades an answer without a judge; the flag says whether the answer was asked for in tags.

@@ -37,7 +37,7 @@ class Figure:
 
     `groups` hold the places of the items it is about. Of several groups it is the mean of their means, each with the same weight (an
     average over tasks); of one it is the mean over its items, of what stands in `column`. With `metric`, it is that metric of the two
-    `columns` over the items of its one group. `scale` multiplies the figure for print (100 for a score out of 100).
+    `columns` over the items of its one group.
     """
 
     name: str
@@ -47,7 +47,11 @@ class Figure:
     column: str = "value"
     higher_is_better: bool = True
     unit: str = "share"
-    scale: float = 1.0
+
+    @property
+    def scale(self) -> float:
+        """What a figure is multiplied by for print: shares are shown in percent."""
+        return 100.0 if self.unit == "share" else 1.0
 
     @property
     def items(self) -> list[int]:

@@ -35,7 +35,7 @@ def figures(records: Sequence[Record]) -> list[Figure]:
     """One for each split that is there, in the paper's order, then one for each other task."""
     places = by([record.task for record in records])
     names = [*(split for split in SPLITS if split in places), *(task for task in places if task not in SPLITS)]
-    return [Figure(SPLITS.get(name, f"{name} (no split of the paper)"), (places[name],), unit="of 100", scale=100.0) for name in names]
+    return [Figure(SPLITS.get(name, f"{name} (no split of the paper)"), (places[name],)) for name in names]
 
 
 def remarks(records: Sequence[Record]) -> list[str]:

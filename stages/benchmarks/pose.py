@@ -73,7 +73,7 @@ def with_embedding(name: str) -> Benchmark:
     )
 
 
-def upstream(items: Sequence[Scored]) -> dict[str, Any]:
+def upstream(items: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
     """What RPE-Refined's own rule says of the same answers."""
     return rpe.by_image_name(items)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omnistage.data.errors import InputError, unknown_name
-from omnistage.stages.benchmarks import hisbench, humansense, instit, own
+from omnistage.stages.benchmarks import gen3dhf, hisbench, humansense, instit, own, pose
 from omnistage.stages.benchmarks.base import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -12,6 +12,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         humansense.BENCHMARK,
         instit.BENCHMARK,
         hisbench.BENCHMARK,
+        gen3dhf.BENCHMARK,
+        pose.BENCHMARK,
         own.CHOICE,
         own.OPEN,
     )

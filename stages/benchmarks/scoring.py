@@ -27,7 +27,7 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import Record
 from omnistage.rewards.judges.chat import Chat
 from omnistage.stages import files
-from omnistage.stages.benchmarks import columns, compare, items, judging, registry, samples, setup
+from omnistage.stages.benchmarks import card, columns, compare, items, judging, pose, registry, samples, setup
 from omnistage.stages.benchmarks.base import Benchmark, Rubric, Scored
 from omnistage.stages.benchmarks.figures import Columns, Figure
 from omnistage.stages.benchmarks.items import GREEDY, Prediction, Score
@@ -45,14 +45,20 @@ class Judge:
     repeats: int = 1
 
 
-def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False) -> dict[str, Any]:
-    """Score what stands in `folder`; write `scores.jsonl` and, last, `scores.json`, and return what stands in the latter.
+def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False, embedding: str | None = None) -> dict[str, Any]:
+    """Score what stands in `folder`; write `scores.jsonl`, `scores.json` and, last, `card.md`; returns what stands in `scores.json`.
+
+    `embedding` (`file.py:function`) adds retrieval to the figures of poses.
 
     Raises:
         InputError: a file is missing or holds something else, or a target cannot be reached by any answer.
     """
     made = setup.read(folder)
     benchmark = registry.of(made["benchmark"])
+    if embedding is not None:
+        if benchmark.name != pose.NAME:
+            raise InputError(f"--embedding is for benchmark {pose.NAME!r}, and this is {benchmark.name!r}")
+        benchmark = pose.with_embedding(embedding)
     records = items.read_items(folder)
     predictions = items.read_predictions(folder, records)
     if not predictions:
@@ -67,6 +73,10 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False) -
     elif benchmark.rubric is not None and (folder / items.SCORES).is_file():
         runs = _with_earlier_marks(benchmark.rubric, runs, items.read_scores(folder))
     runs |= samples.derived(runs)
+    if benchmark.together is not None:
+        for run, of_run in runs.items():
+            scores = benchmark.together(of_run)
+            runs[run] = [one._replace(score=found) for one, found in zip(of_run, scores, strict=True)]
     rows = [scored.score for of_run in runs.values() for scored in of_run]
     files.write_lines(folder / items.SCORES, [_row(one) for one in rows])
     result = _figures(benchmark, records, runs)
@@ -78,8 +88,9 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False) -
     if upstream:
         if benchmark.upstream is None:
             raise InputError(f"benchmark {benchmark.name!r} has no published scorer; --compat upstream is for those that have one")
-        result["upstream"] = {run: benchmark.upstream(of_run) for run, of_run in runs.items() if run in predictions}
+        result["upstream"] = {run: benchmark.upstream(of_run, tagged) for run, of_run in runs.items() if run in predictions}
     files.write_json(folder / FIGURES, result)
+    files.write_text(folder / card.CARD, card.card(made, result))
     return result
 
 

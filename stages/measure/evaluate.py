@@ -27,7 +27,7 @@ from omnistage.rl.heads import carried
 from omnistage.stages import files, presentation, rows, run_directory
 from omnistage.stages.answering import local, plan
 from omnistage.stages.answering.journal import Journal
-from omnistage.stages.benchmarks import card, items, registry, scoring, setup
+from omnistage.stages.benchmarks import items, registry, scoring, setup
 from omnistage.stages.benchmarks.base import Benchmark
 from omnistage.stages.benchmarks.items import Prediction
 from omnistage.stages.benchmarks.scoring import Judge
@@ -75,6 +75,7 @@ def measure(
     seed: int = 0,
     judge: Judge | None = None,
     upstream: bool = False,
+    embedding: str | None = None,
 ) -> dict[str, Any]:
     """Ask a model all that `out` does not hold yet, score it, and return what stands in `scores.json`, which is written last.
 
@@ -114,17 +115,16 @@ def measure(
 
     on_main(begin)
     local.ask(answerer, batches, Journal(out, PartialState().process_index), [record.id for record in asked])
-    on_main(lambda: _score(out, judge, upstream))
+
+    def score() -> None:
+        scoring.score(out, judge=judge, upstream=upstream, embedding=embedding)
+
+    on_main(score)
     found: dict[str, Any] = files.read_json(out / scoring.FIGURES)
     failed = {run: of_run["counts"]["error"] for run, of_run in found["runs"].items() if of_run["counts"]["error"]}
     for run, count in failed.items():
         say(f"{out}: {count} of {found['runs'][run]['counts']['items']} items could not be asked ({run}); {items.PREDICTIONS} says why")
     return found
-
-
-def _score(out: Path, judge: Judge | None, upstream: bool) -> None:
-    result = scoring.score(out, judge=judge, upstream=upstream)
-    files.write_text(out / card.CARD, card.card(setup.read(out), result))
 
 
 def _shown(benchmark: Benchmark, names: Sequence[str], record: Record) -> Record:
@@ -165,6 +165,7 @@ def evaluate_checkpoint(
     seed: int = 0,
     judge: Judge | None = None,
     upstream: bool = False,
+    embedding: str | None = None,
 ) -> dict[str, Any]:
     """Measure any checkpoint on any annotation files; returns what stands in `scores.json`. The same call again goes on where it stopped.
 
@@ -200,6 +201,7 @@ def evaluate_checkpoint(
             seed=seed,
             judge=judge,
             upstream=upstream,
+            embedding=embedding,
         )
 
 

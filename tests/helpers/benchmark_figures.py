@@ -26,11 +26,11 @@ def scored(benchmark: Benchmark, records: Sequence[Record], answers: Sequence[st
     return [Scored(record, given, benchmark.score(record, given, tagged)) for record, given in made]
 
 
-def values(benchmark: Benchmark, items: Sequence[Scored]) -> dict[str, float]:
-    """Each figure by name: the mean of its groups' means, for print; items without a value are left out."""
+def values(benchmark: Benchmark, items: Sequence[Scored], *, percent: bool = False) -> dict[str, float]:
+    """Each figure by name: the mean of its groups' means, as a share or in percent; items without a value are left out."""
     out = {}
     for figure in benchmark.figures([item.record for item in items]):
         groups = [[value for at in group if (value := items[at].score.value) is not None] for group in figure.groups]
         means = [sum(group) / len(group) for group in groups if group]
-        out[figure.name] = figure.scale * sum(means) / len(means)
+        out[figure.name] = (100.0 if percent else 1.0) * sum(means) / len(means)
     return out

@@ -49,7 +49,7 @@ def test_the_run_directory_holds_what_was_promised(finished: Path) -> None:
         assert [row["step"] for row in rows if "loss" in row] == list(range(1, 7))
         assert files.is_whole(finished / name / "model")
         predictions = files.read_lines(finished / name / "evaluation" / "predictions.jsonl")
-        assert sum(row["control"] is None for row in predictions) == 36
+        assert sum(row["run"] == "greedy" for row in predictions) == 36
         # A stage that had nothing to learn would make every test of resuming pass.
         assert all(row["grad_norm"] > 0 for row in rows if "loss" in row)
     logged = files.read_lines(finished / "02-video" / "metrics.jsonl")[0]
@@ -91,10 +91,11 @@ def test_a_checkpoint_evaluates_anywhere(finished: Path, tmp_path: Path) -> None
     finally:
         moved.rename(finished / "02-video" / "model")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout)["modalities"]["audio_video"]["n"] == 12
-    recorded = files.read_lines(finished / "02-video" / "evaluation" / "predictions.jsonl")
-    expected = {row["id"]: row["completion"] for row in recorded if row["modality"] == "audio_video" and row["control"] is None}
-    assert {row["id"]: row["completion"] for row in files.read_lines(tmp_path / "out" / "predictions.jsonl")} == expected
+    assert json.loads(done.stdout)["runs"]["greedy"]["figures"]["modality audio_video"]["n"] == 12
+    recorded = {(row["id"], row["run"]): row["raw"] for row in files.read_lines(finished / "02-video" / "evaluation" / "predictions.jsonl")}
+    again = files.read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert len(again) == 12
+    assert all(recorded[row["id"], "greedy"] == row["raw"] for row in again)
 
 
 def test_an_evaluation_prints_what_it_found(finished: Path, tmp_path: Path) -> None:
@@ -102,10 +103,10 @@ def test_an_evaluation_prints_what_it_found(finished: Path, tmp_path: Path) -> N
     done = omnistage("evaluate", finished / "02-video" / "model", *arguments, "--out", "out", "--max-new-tokens", "4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     scores = files.read_json(tmp_path / "out" / "scores.json")
-    lines = [line.split() for line in done.stdout.splitlines() if line]
-    assert lines[1][:2] == ["video", "4"]
-    assert [line[0] for line in lines[2:-2]] == list(scores["modalities"]["video"]["tasks"])
-    assert lines[-2][:3] == ["video", "blank", "4"]
+    figures = scores["runs"]["greedy"]["figures"]
+    assert list(figures)[:2] == ["all items", "modality video"]
+    assert all(name in done.stdout for name in [*figures, "blank: all items", "majority class"])
+    assert scores["runs"]["blank"]["counts"]["items"] == 4
 
 
 def kill_when(process: subprocess.Popen[bytes], ready: Path, steps: int) -> None:

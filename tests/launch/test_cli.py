@@ -217,5 +217,5 @@ def test_evaluate_leaves_out_what_is_in_quarantine(
     assert "gone.mp4" in capsys.readouterr().err
     assert cli.main(["data", "check", "rows.json", *reading, "--quarantine", "put_aside.jsonl"]) == 1
     assert cli.main([*evaluate, "--out", "yes", "--quarantine", "put_aside.jsonl"]) == 0
-    assert json.loads(Path("yes/scores.json").read_text())["modalities"]["video"]["n"] == len(rows) - 1
+    assert json.loads(Path("yes/scores.json").read_text())["runs"]["greedy"]["counts"]["items"] == len(rows) - 1
     assert f"1 of {len(rows)} records are left out" in "".join(capsys.readouterr())

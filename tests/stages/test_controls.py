@@ -51,6 +51,19 @@ def test_blank_keeps_the_clip_and_empties_it() -> None:
     assert shown.media[0].blank == {"picture", "sound"}
 
 
+def test_one_sense_is_taken_away_or_the_frames_are_shuffled() -> None:
+    for name, sense in (("muted", "sound"), ("blank_picture", "picture")):
+        (shown,) = controls.apply(name, ROWS[:1], seed=0)  # type: ignore[arg-type]
+        assert shown.media[0].blank == {sense}
+        assert [controls.applies(name, modality) for modality in (Modality.VIDEO, Modality.AUDIO)] == [False, False]  # type: ignore[arg-type]
+        assert controls.applies(name, Modality.AUDIO_VIDEO)  # type: ignore[arg-type]
+    orders = [[r.media[0].shuffle for r in controls.apply("shuffled", ROWS, seed=seed)] for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert len(set(orders[0])) == len(ROWS)
+    assert controls.applies("shuffled", Modality.VIDEO)
+    assert not controls.applies("shuffled", Modality.IMAGE)
+
+
 def test_the_donor_shows_another_clip() -> None:
     """Four questions a clip, as benchmarks have them: no question keeps its own clip, in any of 20 orders."""
     rows = [replace(record(i), media=record(i // 4).media) for i in range(40)]

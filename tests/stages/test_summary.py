@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from omnistage.data.records import AnswerKind, Modality, Record
 from omnistage.stages import files, run_directory
+from omnistage.stages.benchmarks import items
 from omnistage.stages.measure import summary
 from omnistage.stages.recipe import loading as recipes
 
@@ -40,11 +42,12 @@ def done(folder: Path, start: Path, *, measured: bool) -> None:
     run_directory.note_start(folder, str(start))
     train(folder, "weights")
     if measured:
-        entry = {"accuracy": 1.0, "n": 1, "low": 0.2, "high": 1.0, "majority": 1.0}
-        files.write_lines(
-            folder / "evaluation" / "predictions.jsonl", [{"id": "a", "modality": "video", "control": None, "sampled": False, "score": 1}]
-        )
-        files.write_json(folder / "evaluation" / "scores.json", {"modalities": {"video": entry}})
+        evaluation = folder / "evaluation"
+        record = Record("a", Modality.VIDEO, "t", AnswerKind.YES_NO, "is it?", "yes")
+        files.write_lines(evaluation / items.ITEMS, [items.item_row(record, "choice")])
+        score = {"id": "a", "run": "greedy", "scorer": "grade", "value": 1.0, "valid": True, "answer": "yes", "reason": "right"}
+        files.write_lines(evaluation / items.SCORES, [score])
+        files.write_json(evaluation / "scores.json", {})
 
 
 def train(folder: Path, weights: str) -> None:

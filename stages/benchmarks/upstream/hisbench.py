@@ -16,7 +16,7 @@ from omnistage.stages.benchmarks.base import Scored
 BEST = 2.0
 
 
-def report(scored: Sequence[Scored]) -> dict[str, Any]:
+def report(scored: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
     """{"scorer", "tasks": {task: {"score", "full_marks", "records"}}, "average", "n_r"}; `average` is the mean of the tasks' scores."""
     last: dict[tuple[str, str], Scored] = {}
     for item in scored:

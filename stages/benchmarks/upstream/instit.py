@@ -27,7 +27,7 @@ def parse(text: str) -> str:
     return "" if found is None else found[0]
 
 
-def report(scored: Sequence[Scored]) -> dict[str, Any]:
+def report(scored: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
     """{"scorer", "splits": {split: {"total", "valid", "score"}}}, scores out of 100 and over valid answers alone.
 
     Valid is a choice in which a letter was found, and an open answer that the judge marked.

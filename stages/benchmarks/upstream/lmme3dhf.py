@@ -17,7 +17,7 @@ from omnistage.data.records import AnswerKind
 from omnistage.stages.benchmarks.base import Scored
 
 
-def pooled(items: Sequence[Scored]) -> dict[str, Any]:
+def pooled(items: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
     """`srcc`, `plcc` and `krcc` over all scores at once (None where they are not defined), and over how many items.
 
     Its head gives every clip a number, so items without one are left out, and counted as `without_a_number`.

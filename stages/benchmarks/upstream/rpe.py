@@ -19,7 +19,7 @@ from omnistage.stages.benchmarks.answered_pose import errors, joints_of, made_of
 from omnistage.stages.benchmarks.base import Scored
 
 
-def by_image_name(items: Sequence[Scored]) -> dict[str, Any]:
+def by_image_name(items: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
     """`mpjpe_mm` and `pa_mpjpe_mm` (None where nothing is left), `n`, and how many poses were `overwritten` and questions `skipped`.
 
     Items without an image are not asked there, and not counted.

@@ -54,7 +54,7 @@ def items(records: list[Record], tmp_path: Path) -> list[Scored]:
 def test_the_four_figures(items: list[Scored]) -> None:
     """Image, open: (0.9 + 0.2) / 2 = 55. Image, choice: both right, 100. Video, open: one was not marked, which is not 0 and leaves the
     mean, and one was not answered, which is: 0. Video, choice: one unreadable, one right, 50."""
-    assert values(BENCHMARK, items) == {
+    assert values(BENCHMARK, items, percent=True) == {
         "image, open-ended": pytest.approx(55.0),
         "image, multiple choice": 100.0,
         "video, open-ended": 0.0,
