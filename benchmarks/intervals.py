@@ -12,30 +12,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from omnistage.stages.benchmarks.figures import Columns, Figure
+from omnistage.stages.benchmarks.figures import Columns, Figure, Floats
 from omnistage.stages.measure.bootstrap import interval
+from omnistage.stages.measure.paired import paired
 
 
 @dataclass(frozen=True)
 class Setting:
     """A law of benchmarks: `accuracies` of its tasks, whose plain mean is the figure; `clips` of each task, or of all where they are
-    `shared`; `size`, the mean number of items of a clip (geometric: most clips have few, some have many); `correlation` within a clip."""
+    `shared`; `size`, the mean number of items of a clip (geometric: most clips have few, some have many); `correlation` within a clip. With a `gain` the
+    figure is the difference to a second run, whose accuracies are higher by that much and which shares the first one's luck with half of
+    the items."""
 
     accuracies: tuple[float, ...]
     clips: int
     size: float
     correlation: float
     shared: bool = False
+    gain: float | None = None
 
     @property
     def truth(self) -> float:
-        return float(np.mean(self.accuracies))
+        return float(np.mean(self.accuracies)) if self.gain is None else self.gain
 
 
 SETTINGS = {
@@ -49,23 +52,33 @@ SETTINGS = {
     "mean of 5 tasks": Setting((0.3, 0.45, 0.6, 0.7, 0.8), 16, 4, 0.3),
     "mean of 5 tasks over the same clips": Setting((0.3, 0.45, 0.6, 0.7, 0.8), 60, 6, 0.3, shared=True),
     "mean of 15 small tasks": Setting(tuple(np.linspace(0.3, 0.8, 15)), 8, 3, 0.3),
+    "difference of two runs": Setting((0.5,), 40, 4, 0.3, gain=0.1),
+    "difference, mean of 5 tasks": Setting((0.3, 0.45, 0.6, 0.7, 0.8), 16, 4, 0.3, gain=0.05),
     "near the edge: accuracy 0.95": Setting((0.95,), 40, 4, 0.3),
     "near the edge: 0.95, one item a clip": Setting((0.95,), 40, 1, 0.3),
 }
 MAIN = "one task, accuracy 0.5"
 
 
-def benchmark(setting: Setting, generator: np.random.Generator) -> tuple[Figure, Columns]:
-    """One benchmark drawn from the law: its figure and the scores of its items."""
+def benchmark(setting: Setting, generator: np.random.Generator) -> tuple[Figure, Columns, Columns]:
+    """One benchmark drawn from the law: its figure, and the scores of its items in the first and in the second run."""
     tasks = len(setting.accuracies)
     sizes = generator.geometric(1 / setting.size, setting.clips * (1 if setting.shared else tasks))
     clip = np.repeat(np.arange(len(sizes)), sizes)
     task = generator.integers(tasks, size=len(clip)) if setting.shared else clip // setting.clips
-    together = generator.random(len(clip)) < np.sqrt(setting.correlation)
-    luck = np.where(together, generator.random(len(sizes))[clip], generator.random(len(clip)))
-    right = (luck < np.array(setting.accuracies)[task]).astype(float)
+    accuracy = np.array(setting.accuracies)[task]
+
+    def luck() -> Floats:
+        together = generator.random(len(clip)) < np.sqrt(setting.correlation)
+        return np.where(together, generator.random(len(sizes))[clip], generator.random(len(clip)))
+
+    first = luck()
+    second = np.where(generator.random(len(clip)) < 0.5, first, luck())
     groups = tuple(tuple(np.flatnonzero(task == each).tolist()) for each in range(tasks))
-    return Figure("accuracy", groups), Columns(right, np.ones(len(clip), dtype=bool), clip, {})
+    valid = np.ones(len(clip), dtype=np.bool_)
+    rights = ((first < accuracy).astype(np.float64), (second < accuracy + (setting.gain or 0)).astype(np.float64))
+    before, after = (Columns(right, valid, clip, {}) for right in rights)
+    return Figure("accuracy", groups), before, after
 
 
 def coverage(setting: Setting, simulations: int, *, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
@@ -73,11 +86,15 @@ def coverage(setting: Setting, simulations: int, *, resamples: int = 2000, seed:
     generator = np.random.default_rng(seed)
     held, width = {"clips": 0, "items": 0}, {"clips": 0.0, "items": 0.0}
     for _ in range(simulations):
-        figure, columns = benchmark(setting, generator)
-        for way, clip in (("clips", columns.clip), ("items", np.arange(len(columns.clip)))):
-            found = interval(figure, columns._replace(clip=clip), resamples=resamples, seed=int(generator.integers(2**31)))
-            held[way] += found.low <= setting.truth <= found.high
-            width[way] += found.high - found.low
+        figure, before, after = benchmark(setting, generator)
+        for way, clip in (("clips", before.clip), ("items", np.arange(len(before.clip)))):
+            runs, drawn = (before._replace(clip=clip), after._replace(clip=clip)), int(generator.integers(2**31))
+            if setting.gain is None:
+                _, low, high = interval(figure, runs[0], resamples=resamples, seed=drawn)
+            else:
+                _, low, high, *_ = paired(figure, *runs, resamples=resamples, seed=drawn)
+            held[way] += low <= setting.truth <= high
+            width[way] += high - low
     shares = {way: count / simulations for way, count in held.items()}
     return shares | {f"{way}_width": total / simulations for way, total in width.items()}
 
@@ -102,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

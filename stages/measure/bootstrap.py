@@ -8,7 +8,9 @@ is too narrow wherever clips have several. How it is drawn:
   variance is then unbiased, while drawing k of k makes it (k - 1) / k too small (Rao and Wu 1988, J. Am. Stat. Assoc. 83). Where a draw
   leaves a group empty none the less, that group keeps its observed mean, which moves the average neither way.
 - The bounds are those of BCa (Efron 1987, J. Am. Stat. Assoc. 82: corrected for bias and skewness, never outside what a draw can give),
-  with Student's quantile for the normal one (Hesterberg 2015, Am. Stat. 69); degrees of freedom by Satterthwaite's formula over strata.
+  with Student's quantile for the normal one (Hesterberg 2015, Am. Stat. 69; degrees of freedom by Satterthwaite's formula over strata),
+  which is made larger by as much as the jackknife's standard error exceeds the draws': of few clips of different sizes draws vary too
+  little, the jackknife a little too much.
 - Where fewer than `FEW` clips deviate from the commonest value, a bootstrap knows too little (at 30 of 30 right, nothing at all), and the
   interval of a share is Wilson's with the effective number of clips, 1 / (sum of w_c^2), where w_c is the clip's weight in the figure: all
   items of a clip then count as one, the most cautious reading. So also where a group stands on a single clip. For other units there is no
@@ -19,9 +21,9 @@ is too narrow wherever clips have several. How it is drawn:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,19 +35,24 @@ from omnistage.stages.measure.statistics import Interval, share
 
 RESAMPLES = 2000
 FEW = 5
-# Weights that are made at a time: few enough to stay in the cache of a core, which is three times as fast as millions.
+# Numbers that are drawn at a time: few enough to stay in the cache of a core, which is three times as fast as millions.
 _BLOCK = 50_000
 
 Ints = NDArray[np.int64]
 
 
 class Sample(Protocol):
-    """What clips are drawn from: `strata` [K], the stratum of each clip, and the figure at given weights."""
+    """What clips are drawn from: `strata` [K], the stratum of each clip, and the figure's `value`."""
 
     strata: Ints
+    value: float
 
-    def at(self, weights: Ints) -> Floats:
+    def at(self, drawn: Ints) -> Floats:
         """The figure [R] of R draws from how often each of the K clips was drawn in each, [R, K]."""
+        ...
+
+    def left_out(self) -> Floats:
+        """The figure [K] without each clip."""
         ...
 
 
@@ -58,11 +65,11 @@ class Means:
 
     def __post_init__(self) -> None:
         self.strata = strata_of(self.counts > 0)
-        sizes = np.bincount(self.strata)[self.strata]
-        self.scale = sizes / np.maximum(sizes - 1, 1)
+        self.sizes = np.bincount(self.strata)[self.strata]
         self.means: Floats = self.sums.sum(0) / self.counts.sum(0)
+        self.value = float(self.means.mean())
 
-    @cached_property
+    @property
     def weights(self) -> Floats:
         """The weight [K] of each clip in the figure; they sum to 1."""
         return np.asarray((self.counts / self.counts.sum(0)).mean(1))
@@ -72,26 +79,27 @@ class Means:
         """The effective number of clips: that of equal ones which would make as sure a mean, were all items of a clip alike."""
         return float(1 / np.square(self.weights).sum())
 
-    @cached_property
+    @property
     def lonely(self) -> bool:
         """Whether a group stands on a single clip."""
         return bool(((self.counts > 0).sum(0) < 2).any())
 
-    def at(self, weights: Ints) -> Floats:
-        scaled = weights * self.scale
-        totals, numbers = scaled @ self.sums, scaled @ self.counts
-        return np.asarray(np.where(numbers > 0, totals / np.where(numbers > 0, numbers, 1), self.means).mean(1))
+    def at(self, drawn: Ints) -> Floats:
+        scaled = drawn * (self.sizes / np.maximum(self.sizes - 1, 1))
+        return self._figures(scaled @ self.sums, scaled @ self.counts)
 
-    @property
-    def influence(self) -> Floats:
-        """How far each clip [K] pulls the figure from where it would be without it: the mean over groups of (its sum - mean x its count) /
-        all items of the group."""
-        return np.asarray(((self.sums - self.means * self.counts) / self.counts.sum(0)).mean(1))
+    def left_out(self) -> Floats:
+        """The others of its stratum stand for the clip that is left out, so that no stratum loses weight."""
+        return self._figures(self._left(self.sums), self._left(self.counts))
 
-    def standard_error(self) -> float:
-        """Of the figure, linearised: the root of the sum over strata of k / (k - 1) times the sum of squares of `influence` about its
-        mean."""
-        return float(np.sqrt(variances(self.influence, self.strata)[0].sum()))
+    def _left(self, per_clip: Floats) -> Floats:
+        of_stratum = np.stack([np.bincount(self.strata, column) for column in per_clip.T], axis=1)[self.strata]
+        sizes = self.sizes[:, None]
+        return np.asarray(per_clip.sum(0) + (of_stratum - sizes * per_clip) / np.maximum(sizes - 1, 1))
+
+    def _figures(self, sums: Floats, counts: Floats) -> Floats:
+        held = counts > 1e-9
+        return np.asarray(np.where(held, sums / np.where(held, counts, 1), self.means).mean(1))
 
 
 @dataclass
@@ -106,29 +114,38 @@ class Metrics:
 
     def __post_init__(self) -> None:
         self.strata: Ints = np.zeros(int(self.clip.max()) + 1, dtype=np.int64)
+        self.value = self._one(np.ones_like(self.strata))
 
-    def at(self, weights: Ints) -> Floats:
-        return np.array([self._one(row) for row in weights])
+    def at(self, drawn: Ints) -> Floats:
+        return np.array([self._one(row) for row in drawn])
 
-    def _one(self, weights: Ints) -> float:
+    def left_out(self) -> Floats:
+        return np.array([self._one(np.arange(len(self.strata)) != clip) for clip in range(len(self.strata))])
+
+    def _one(self, drawn: Ints | NDArray[np.bool_]) -> float:
         found = []
         for places in self.groups:
-            drawn = np.repeat(places, weights[self.clip[places]])
-            if len(drawn):
-                values = [self.metric(made[drawn], right[drawn]) for made, right in self.runs]
+            items = np.repeat(places, drawn[self.clip[places]])
+            if len(items):
+                values = [self.metric(made[items], right[items]) for made, right in self.runs]
                 found.append(values[-1] - (values[0] if len(values) > 1 else 0.0))
         return float(np.mean(found)) if found else float("nan")
 
 
+class Jackknife(NamedTuple):
+    """What leaving out each clip says: the standard error, its degrees of freedom, and the skewness (BCa's acceleration)."""
+
+    error: float
+    degrees: float
+    skew: float
+
+
 class Bounds(NamedTuple):
-    """What a bootstrap found: the 95 % bounds, the p of "the figure is 0" that the same bounds give, the standard error, and the degrees
-    of freedom behind it."""
+    """The bounds of the 95 % interval, and the p of "the figure is 0": that of the interval which ends there."""
 
     low: float
     high: float
     p: float
-    error: float
-    freedom: float
 
 
 def value_of(figure: Figure, columns: Columns) -> float:
@@ -138,7 +155,7 @@ def value_of(figure: Figure, columns: Columns) -> float:
         KeyError: `columns` have no such column.
     """
     sample = sample_of(figure, columns)
-    return float("nan") if sample is None else value_at(sample)
+    return float("nan") if sample is None else sample.value
 
 
 def interval(figure: Figure, columns: Columns, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -150,7 +167,6 @@ def interval(figure: Figure, columns: Columns, *, seed: int = 0, resamples: int 
     sample = sample_of(figure, columns)
     if sample is None:
         return Interval(float("nan"), float("nan"), float("nan"))
-    value = value_at(sample)
     if isinstance(sample, Means):
         if figure.unit == "share":
             given_all = column_of(figure, columns)
@@ -159,13 +175,13 @@ def interval(figure: Figure, columns: Columns, *, seed: int = 0, resamples: int 
                 raise ValueError(f"figure {figure.name!r} is a share, and its values go from {given.min():g} to {given.max():g}")
             if sample.lonely or deviating(figure, given_all, columns.clip) < FEW:
                 n = sample.effective
-                return share(min(max(value, 0.0), 1.0) * n, n)
+                return share(min(max(sample.value, 0.0), 1.0) * n, n)
         elif sample.lonely:
-            return Interval(value, float("nan"), float("nan"))
+            return Interval(sample.value, float("nan"), float("nan"))
     elif len(sample.strata) < 2:
-        return Interval(value, float("nan"), float("nan"))
-    found = bounds(sample, value, seed=seed, resamples=resamples)
-    return Interval(value, found.low, found.high)
+        return Interval(sample.value, float("nan"), float("nan"))
+    found = bounds(sample, seed=seed, resamples=resamples)
+    return Interval(sample.value, found.low, found.high)
 
 
 def column_of(figure: Figure, columns: Columns) -> Floats:
@@ -238,11 +254,6 @@ def strata_of(touched: NDArray[np.bool_]) -> Ints:
     return np.asarray(strata, dtype=np.int64)
 
 
-def value_at(sample: Sample) -> float:
-    """The figure of the sample as it is."""
-    return float(sample.at(np.ones((1, len(sample.strata)), dtype=np.int64))[0])
-
-
 def draws(strata: Ints, resamples: int, seed: int) -> Iterator[Ints]:
     """How often each clip was drawn, [r, K], in blocks of draws: of each stratum of k clips k - 1, and of one clip that one."""
     generator = np.random.default_rng(seed)
@@ -255,53 +266,46 @@ def draws(strata: Ints, resamples: int, seed: int) -> Iterator[Ints]:
         yield np.bincount(places.ravel(), minlength=rows * clips).reshape(rows, clips)
 
 
-def without_each(clips: int) -> Iterator[Ints]:
-    """Weights [r, K] of all clips but one, one after the other, in blocks."""
-    for start in range(0, clips, block := max(1, _BLOCK // clips)):
-        left_out = np.arange(start, min(start + block, clips))
-        weights = np.ones((len(left_out), clips), dtype=np.int64)
-        weights[np.arange(len(left_out)), left_out] = 0
-        yield weights
-
-
-def variances(influence: Floats, strata: Ints) -> tuple[Floats, Ints]:
-    """Per stratum its part of the figure's variance, k / (k - 1) times the sum of squares of its clips' influence [K] about their mean,
-    and its k."""
+def jackknife(sample: Sample) -> Jackknife:
+    """SE^2 = sum over strata of (k - 1) / k times the sum over their k clips of (figure without the clip - the mean of those)^2: of clips
+    with an item each, the s / sqrt(n) of a mean. Satterthwaite's degrees of freedom: of one stratum, k - 1."""
+    left, strata = sample.left_out(), sample.strata
     _, of, sizes = np.unique(strata, return_inverse=True, return_counts=True)
-    middle = np.bincount(of, influence) / sizes
-    return np.bincount(of, np.square(influence - middle[of])) * sizes / np.maximum(sizes - 1, 1), sizes
-
-
-def freedom(influence: Floats, strata: Ints) -> float:
-    """Satterthwaite's degrees of freedom of the figure's variance: of one stratum, its clips but one."""
-    parts, sizes = variances(influence, strata)
-    if parts.sum() == 0:
-        return float("inf")
-    return float(np.square(parts.sum()) / (np.square(parts) / np.maximum(sizes - 1, 1)).sum())
-
-
-def bounds(sample: Sample, value: float, *, seed: int, resamples: int) -> Bounds:
-    """BCa bounds with Student's quantile, as the module's docstring tells; of a figure that no draw changes the bounds are its value."""
-    found = np.concatenate([sample.at(weights) for weights in draws(sample.strata, resamples, seed)])
-    found = found[~np.isnan(found)]
-    # Rounding alone must not make a spread.
-    found[np.isclose(found, value, rtol=1e-12, atol=1e-15)] = value
-    if not len(found) or np.ptp(found) == 0:
-        return Bounds(value, value, float(value == 0), 0.0, float("inf"))
-    left = np.concatenate([sample.at(weights) for weights in without_each(len(sample.strata))])
-    _, of, sizes = np.unique(sample.strata, return_inverse=True, return_counts=True)
-    # The jackknife's influence: how far the figure moves when a clip is left out, turned round.
     moved = (np.bincount(of, left) / sizes)[of] - left
-    degrees = freedom(moved, sample.strata)
-    skew = float((moved**3).sum() / (6 * np.square(moved).sum() ** 1.5)) if np.square(moved).sum() > 0 else 0.0
+    parts = np.bincount(of, np.square(moved)) * (sizes - 1) / sizes
+    total = float(parts.sum())
+    # Rounding alone must not make a spread.
+    if math.sqrt(total) <= 1e-12 * abs(sample.value):
+        return Jackknife(0.0, float("inf"), 0.0)
+    degrees = total**2 / float((np.square(parts) / np.maximum(sizes - 1, 1)).sum())
+    return Jackknife(math.sqrt(total), degrees, float((moved**3).sum() / (6 * np.square(moved).sum() ** 1.5)))
+
+
+def bounds(sample: Sample, *, seed: int, resamples: int) -> Bounds:
+    """BCa bounds, as the module's docstring tells; of a figure that no draw changes the bounds are its value."""
+    value = sample.value
+    found = np.concatenate([sample.at(drawn) for drawn in draws(sample.strata, resamples, seed)])
+    found = found[~np.isnan(found)]
+    found[np.isclose(found, value, rtol=1e-12, atol=1e-15)] = value
+    spread = float(found.std(ddof=1)) if len(found) > 1 else 0.0
+    if np.ptp(found) == 0:
+        return Bounds(value, value, float(value == 0))
+    error, degrees, skew = jackknife(sample)
+    wider = max(1.0, error / spread)
     # Half of those that hit the value itself count as below it: shares of few items are often hit.
-    bias = float(special.ndtri(_inside(((found < value).mean() + (found <= value).mean()) / 2, len(found))))
-    quantile = float(stats.t.ppf(0.975, degrees))
+    bias = _normal(found, value)
+    quantile = wider * float(stats.t.ppf(0.975, degrees))
     low, high = np.quantile(found, [_level(-quantile, bias, skew), _level(quantile, bias, skew)])
-    at_zero = float(special.ndtri(_inside(((found < 0).mean() + (found <= 0).mean()) / 2, len(found)))) - bias
-    reached = at_zero / (1 + skew * at_zero) - bias if 1 + skew * at_zero > 0 else np.sign(at_zero) * np.inf
-    p = float(2 * stats.t.sf(abs(reached), degrees))
-    return Bounds(float(low), float(high), p, float(found.std(ddof=1)), degrees)
+    at_zero = _normal(found, 0.0) - bias
+    pole = 1 + skew * at_zero
+    reached = at_zero / pole - bias if pole > 0 else math.copysign(math.inf, at_zero)
+    return Bounds(float(low), float(high), float(2 * stats.t.sf(abs(reached) / wider, degrees)))
+
+
+def _normal(found: Floats, border: float) -> float:
+    """The normal quantile of the share of draws below a border, kept off 0 and 1 by half a draw."""
+    below = ((found < border).mean() + (found <= border).mean()) / 2
+    return float(special.ndtri(np.clip(below, 0.5 / len(found), 1 - 0.5 / len(found))))
 
 
 def _level(z: float, bias: float, skew: float) -> float:
@@ -309,8 +313,3 @@ def _level(z: float, bias: float, skew: float) -> float:
     turned = 1 - skew * (bias + z)
     # Beyond its pole the formula would come back from the other side.
     return float(special.ndtr(bias + (bias + z) / turned)) if turned > 0 else float(z > 0)
-
-
-def _inside(part: float, n: int) -> float:
-    """A share of n draws, kept off 0 and 1 by half a draw."""
-    return min(max(part, 0.5 / n), 1 - 0.5 / n)

@@ -2,7 +2,7 @@
 
 `head/predictions.jsonl` holds a line for each record and control, `head/scores.json` the figures:
 
-- numbers (per task and name): SRCC, PLCC, KRCC, RMSE and MAE, with 95 % intervals by bootstrap over clips; of a constant prediction the
+- numbers (per task and name): SRCC, PLCC, KRCC, RMSE and MAE, with 95 % intervals over clips (`bootstrap`); of a constant prediction the
   correlations are 0. A level word stands for the number that the head learned for it;
 - poses (per task): MPJPE and PA-MPJPE in mm and the geodesic angle in degrees, beside those of the mean pose of the training records. Of
   poses of another number of joints than our body's, the angle alone.
@@ -171,8 +171,8 @@ def interval(
     names, clip = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
         clip = np.arange(len(made))
-    made, right = made.astype(np.float64), right.astype(np.float64)
-    columns = Columns(made, np.ones(len(made), dtype=np.bool_), clip, {"made": made, "right": right})
+    numbers = {"made": made.astype(np.float64), "right": right.astype(np.float64)}
+    columns = Columns(numbers["made"], np.ones(len(made), dtype=np.bool_), clip, numbers)
     figure = Figure("", (tuple(range(len(made))),), metric=metric, unit=unit)
     value, low, high = bootstrap.interval(figure, columns, seed=seed, resamples=RESAMPLES)
     return {"value": value, "low": value if np.isnan(low) else low, "high": value if np.isnan(high) else high}

@@ -9,8 +9,8 @@
 - `p` of a metric figure (a correlation, say) is that at which the bootstrap's interval touches 0: turning runs of different scales into
   each other would test more than that their figures are equal. It cannot be smaller than the number of draws allows.
 - `smallest` = (t_0.975 + t_0.8) x SE: a true difference of that size is found at 5 % (two-sided) in 80 % of such comparisons. t has the
-  degrees of freedom of the clips (of many clips: 1.96 + 0.84 = 2.80 standard errors); SE is the standard error of the paired
-  difference, linearised over clips (`Means.standard_error`; where few clips differ Bonett and Price's; of a metric, the draws' deviation).
+  degrees of freedom of the clips (of many clips: 1.96 + 0.84 = 2.80 standard errors); SE is the jackknife's over clips, of the paired
+  difference (of items with a clip each: s / sqrt(n)), and where few clips differ Bonett and Price's.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ from omnistage.stages.measure.bootstrap import (
     bounds,
     column_of,
     deviating,
-    freedom,
+    jackknife,
     means_of,
     metrics_of,
-    value_at,
 )
 from omnistage.stages.measure.statistics import changed
 
@@ -77,19 +76,18 @@ def paired(figure: Figure, before: Columns, after: Columns, *, seed: int = 0, re
         return Difference(NAN, NAN, NAN, NAN, NAN, NAN, NAN, 0, 0, 0)
     missing = np.isnan(difference)
     first, second = (_mean(figure, np.where(missing, np.nan, each), before) for each in (was, now))
-    value = value_at(sample)
     usable = [place for place in figure.items if not missing[place]]
     differ = len(np.unique(before.clip[usable][difference[usable] != 0]))
-    error, degrees = sample.standard_error(), freedom(sample.influence, sample.strata)
+    error, degrees, _ = jackknife(sample)
     if figure.unit == "share" and (sample.lonely or min(differ, deviating(figure, difference, before.clip)) < FEW):
         low, high, error = _of_few(sample, figure, difference, before)
         degrees = float("inf")
     elif sample.lonely:
         low = high = error = NAN
     else:
-        low, high, *_ = bounds(sample, value, seed=seed, resamples=resamples)
+        low, high, _ = bounds(sample, seed=seed, resamples=resamples)
     p = sign_flip_p((sample.sums / sample.counts.sum(0)).mean(1), seed=seed)
-    return Difference(value, low, high, p, smallest(error, degrees), first, second, len(usable), len(sample.strata), differ)
+    return Difference(sample.value, low, high, p, smallest(error, degrees), first, second, len(usable), len(sample.strata), differ)
 
 
 def sign_flip_p(pulls: Floats, *, seed: int = 0) -> float:
@@ -125,7 +123,7 @@ def _of_few(sample: Means, figure: Figure, difference: Floats, columns: Columns)
 
 def _mean(figure: Figure, values: Floats, columns: Columns) -> float:
     sample = means_of(figure, values, columns.clip)
-    return NAN if sample is None else value_at(sample)
+    return NAN if sample is None else sample.value
 
 
 def _of_metric(figure: Figure, metric: Metric, before: Columns, after: Columns, seed: int, resamples: int) -> Difference:
@@ -133,11 +131,12 @@ def _of_metric(figure: Figure, metric: Metric, before: Columns, after: Columns, 
     both = metrics_of(figure, metric, (first, second), before.clip)
     if both is None:
         return Difference(NAN, NAN, NAN, NAN, NAN, NAN, NAN, 0, 0, 0)
-    was, now = (value_at(Metrics(metric, (run,), both.groups, both.clip)) for run in both.runs)
+    was, now = (Metrics(metric, (run,), both.groups, both.clip).value for run in both.runs)
     clips = len(both.strata)
     used = np.unique(np.concatenate(both.groups))
     differ = len(np.unique(both.clip[used][both.runs[0][0][used] != both.runs[1][0][used]]))
     if clips < 2:
         return Difference(now - was, NAN, NAN, NAN, NAN, was, now, len(used), clips, differ)
-    found = bounds(both, now - was, seed=seed, resamples=resamples)
-    return Difference(now - was, found.low, found.high, found.p, smallest(found.error, found.freedom), was, now, len(used), clips, differ)
+    found = bounds(both, seed=seed, resamples=resamples)
+    error, degrees, _ = jackknife(both)
+    return Difference(now - was, found.low, found.high, found.p, smallest(error, degrees), was, now, len(used), clips, differ)
