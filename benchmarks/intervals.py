@@ -25,9 +25,9 @@ from omnistage.stages.measure.paired import paired
 @dataclass(frozen=True)
 class Setting:
     """A law of benchmarks: `accuracies` of its tasks, whose plain mean is the figure; `clips` of each task, or of all where they are
-    `shared`; `size`, the mean number of items of a clip (geometric: most clips have few, some have many); `correlation` within a clip. With a `gain` the
-    figure is the difference to a second run, whose accuracies are higher by that much and which shares the first one's luck with half of
-    the items."""
+    `shared`; `size`, the mean number of items of a clip (geometric: most clips have few, some have many); `correlation` within a clip.
+    With a `gain` the figure is the difference to a second run, whose accuracies are higher by that much and which shares the first one's
+    luck in half of the items."""
 
     accuracies: tuple[float, ...]
     clips: int
@@ -87,8 +87,9 @@ def coverage(setting: Setting, simulations: int, *, resamples: int = 2000, seed:
     held, width = {"clips": 0, "items": 0}, {"clips": 0.0, "items": 0.0}
     for _ in range(simulations):
         figure, before, after = benchmark(setting, generator)
+        drawn = int(generator.integers(2**31))
         for way, clip in (("clips", before.clip), ("items", np.arange(len(before.clip)))):
-            runs, drawn = (before._replace(clip=clip), after._replace(clip=clip)), int(generator.integers(2**31))
+            runs = before._replace(clip=clip), after._replace(clip=clip)
             if setting.gain is None:
                 _, low, high = interval(figure, runs[0], resamples=resamples, seed=drawn)
             else:

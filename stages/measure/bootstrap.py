@@ -169,11 +169,11 @@ def interval(figure: Figure, columns: Columns, *, seed: int = 0, resamples: int 
         return Interval(float("nan"), float("nan"), float("nan"))
     if isinstance(sample, Means):
         if figure.unit == "share":
-            given_all = column_of(figure, columns)
-            given = given_all[figure.items][~np.isnan(given_all[figure.items])]
-            if given.min() < 0 or given.max() > 1:
-                raise ValueError(f"figure {figure.name!r} is a share, and its values go from {given.min():g} to {given.max():g}")
-            if sample.lonely or deviating(figure, given_all, columns.clip) < FEW:
+            values = column_of(figure, columns)
+            least, most = np.nanmin(values[figure.items]), np.nanmax(values[figure.items])
+            if least < 0 or most > 1:
+                raise ValueError(f"figure {figure.name!r} is a share, and its values go from {least:g} to {most:g}")
+            if sample.lonely or deviating(figure, values, columns.clip) < FEW:
                 n = sample.effective
                 return share(min(max(sample.value, 0.0), 1.0) * n, n)
         elif sample.lonely:
@@ -282,16 +282,16 @@ def jackknife(sample: Sample) -> Jackknife:
 
 
 def bounds(sample: Sample, *, seed: int, resamples: int) -> Bounds:
-    """BCa bounds, as the module's docstring tells; of a figure that no draw changes the bounds are its value."""
+    """BCa bounds, as the module's docstring tells. Of a figure that no draw changes the bounds are its value, and p is that of as many
+    coins as there are clips, all on one side (1 where the figure is 0)."""
     value = sample.value
     found = np.concatenate([sample.at(drawn) for drawn in draws(sample.strata, resamples, seed)])
     found = found[~np.isnan(found)]
     found[np.isclose(found, value, rtol=1e-12, atol=1e-15)] = value
-    spread = float(found.std(ddof=1)) if len(found) > 1 else 0.0
-    if np.ptp(found) == 0:
-        return Bounds(value, value, float(value == 0))
+    if not len(found) or np.ptp(found) == 0:
+        return Bounds(value, value, 1.0 if value == 0 else max(2.0 ** (1 - len(sample.strata)), 1 / (1 + resamples)))
     error, degrees, skew = jackknife(sample)
-    wider = max(1.0, error / spread)
+    wider = max(1.0, error / float(found.std(ddof=1)))
     # Half of those that hit the value itself count as below it: shares of few items are often hit.
     bias = _normal(found, value)
     quantile = wider * float(stats.t.ppf(0.975, degrees))

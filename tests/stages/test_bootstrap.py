@@ -175,8 +175,8 @@ def test_without_clusters_both_ways_are_the_same() -> None:
     from intervals import SETTINGS, coverage
 
     found = coverage(SETTINGS["one item a clip"], 300, resamples=300)
-    assert found["clips"] == pytest.approx(found["items"], abs=0.02)
-    assert found["clips_width"] == pytest.approx(found["items_width"], rel=0.02)
+    assert (found["clips"], found["clips_width"]) == (found["items"], found["items_width"])
+    assert found["clips"] >= 0.92
 
 
 def test_intervals_of_a_correlation_hold_the_truth() -> None:

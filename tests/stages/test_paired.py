@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from omnistage.stages.benchmarks.figures import Columns, Figure
-from omnistage.stages.measure.correlation import plcc, srcc
+from omnistage.stages.measure.correlation import mae, plcc, srcc
 from omnistage.stages.measure.paired import FLIPS, paired, sign_flip_p, smallest
 
 NAN = math.nan
@@ -110,6 +110,10 @@ def test_a_difference_of_correlations() -> None:
     assert (turned.value, turned.p) == pytest.approx((-found.value, found.p), abs=0.005)
     same = paired(figure, runs[0], runs[0], resamples=100)
     assert (same.value, same.low, same.high, same.p, same.smallest, same.differ) == (0, 0, 0, 1, 0, 0)
+    # An error that is 1 smaller in each of six clips: six coins on one side.
+    wrong = [columns([0.0] * 6, made=[error] * 6, right=[0.0] * 6) for error in (3.0, 2.0)]
+    sure = paired(Figure("mae", (tuple(range(6)),), metric=mae), *wrong, resamples=100)
+    assert (sure.value, sure.low, sure.high, sure.p) == (-1, -1, -1, 2 / 2**6)
 
 
 def test_p_of_a_metric_is_that_of_the_interval_which_ends_at_0() -> None:
