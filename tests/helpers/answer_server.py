@@ -149,8 +149,8 @@ def seen(asked: dict[str, Any]) -> list[str]:
                     out.append(_sound(_data(url)))
                 case {"type": "text"}:
                     pass
-                case {"type": kind, **given}:
-                    url = given[kind]["url"]
+                case _:
+                    url = part[part["type"]]["url"]
                     out.append(f"file {url.partition(';')[0].removeprefix('data:')} {len(_data(url))}")
     return out
 
