@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
-
-import numpy as np
-from scipy import stats
 
 from omnistage.data.errors import InputError
 from omnistage.data.formats.gen3dhf import BOUNDS, SCALE, level_of
 from omnistage.data.records import LEVELS, AnswerKind, Record
 from omnistage.rewards.extract import answer_of, read_answer
-from omnistage.stages.benchmarks.base import Benchmark, Scored, graded
+from omnistage.stages.benchmarks.base import Benchmark, Scored, graded, majority
 from omnistage.stages.benchmarks.figures import Figure, Floats, Metric, by
 from omnistage.stages.benchmarks.items import Prediction, Score
 from omnistage.stages.benchmarks.logistic import fitted
 from omnistage.stages.benchmarks.upstream import lmme3dhf
+from omnistage.stages.measure.correlation import krcc, plcc, rmse, srcc
 
 NAME = "gen3dhf"
 MIDDLE = sum(SCALE) / 2
@@ -39,6 +38,13 @@ class _Said(NamedTuple):
     number: float | None
     answer: str | None
     reason: str
+
+
+def on_scale(record: Record) -> Record:
+    """The question of a score with its scale, which the published questions do not name; another kind's stays as it is."""
+    if record.kind is not AnswerKind.SCALAR:
+        return record
+    return replace(record, question=f"{record.question} Give a score from {SCALE[0]:g} (worst) to {SCALE[1]:g} (best).")
 
 
 def score(record: Record, prediction: Prediction, tagged: bool) -> Score:
@@ -144,40 +150,39 @@ def figures(records: Sequence[Record]) -> list[Figure]:
     return out
 
 
-# Until correlations have a file of their own without torch; those of `stages.measure.head_values` are the same.
-def _correlation(found: Any) -> Metric:
-    def metric(made: Floats, right: Floats) -> float:
-        return 0.0 if np.ptp(made) == 0 or np.ptp(right) == 0 else float(found(made, right).statistic)
-
-    return metric
-
-
-def _rmse(made: Floats, right: Floats) -> float:
-    return float(np.sqrt(np.square(made - right).mean()))
-
-
-_plcc = _correlation(stats.pearsonr)
-
-
 def _plcc_fitted(made: Floats, right: Floats) -> float:
     """After the curve of `logistic`; nan where none is found."""
     curve = fitted(made, right)
-    return math.nan if curve is None else _plcc(curve, right)
+    return math.nan if curve is None else plcc(curve, right)
 
 
 def _rmse_fitted(made: Floats, right: Floats) -> float:
     curve = fitted(made, right)
-    return math.nan if curve is None else _rmse(curve, right)
+    return math.nan if curve is None else rmse(curve, right)
 
 
 METRICS: dict[str, Metric] = {
-    "srcc": _correlation(stats.spearmanr),
-    "plcc": _plcc,
-    "krcc": _correlation(stats.kendalltau),
-    "rmse": _rmse,
+    "srcc": srcc,
+    "plcc": plcc,
+    "krcc": krcc,
+    "rmse": rmse,
     "plcc_fitted": _plcc_fitted,
     "rmse_fitted": _rmse_fitted,
 }
+
+
+def constant(records: Sequence[Record]) -> list[Score]:
+    """What whoever gives each dimension's mean score, or its most frequent level, to all of its clips would score."""
+    scores = by([record.task if record.kind is AnswerKind.SCALAR else None for record in records])
+    means = {task: math.fsum(records[at].values[0] for at in places) / len(places) for task, places in scores.items() if task is not None}
+    words = {one.id: one for one in majority([record for record in records if record.kind is not AnswerKind.SCALAR])}
+    return [words.get(record.id) or _constant(record, means[record.task]) for record in records]
+
+
+def _constant(record: Record, mean: float) -> Score:
+    right = record.values[0]
+    numbers = {"made": mean, "right": right}
+    return Score(record.id, "constant", NAME, abs(mean - right), True, f"{mean:g}", "the dimension's mean score", numbers)
 
 
 def upstream(items: Sequence[Scored]) -> dict[str, Any]:
@@ -189,10 +194,12 @@ BENCHMARK = Benchmark(
     name=NAME,
     title="Gen3DHF: quality and authenticity of generated faces",
     formats=("gen3dhf",),
-    prompts=("plain", "think_answer", "short"),
+    prompts=("plain", "direct", "think_answer", "short"),
     figures=figures,
     score=score,
+    options={"scale": on_scale},
     upstream=upstream,
+    baseline=("constant", constant),
     kinds=frozenset({AnswerKind.LEVEL, AnswerKind.SCALAR}),
     max_new_tokens=512,
     notes=(

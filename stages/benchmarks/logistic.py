@@ -43,7 +43,7 @@ def fitted(made: Floats, right: Floats) -> Floats | None:
         steep = p[1] * (1 - bent**2)
         return np.stack([np.ones_like(x), bent, steep * (x - p[3]), -steep * p[2]], axis=1)
 
-    found = least_squares(off, (0.0, float(np.ptp(y)) / 2, 0.5, 0.0), slopes, method="lm", ftol=1e-6, max_nfev=MOST_STEPS)
+    found = least_squares(off, (0.0, float(np.ptp(y)) / 2, 0.5, 0.0), slopes, method="lm", ftol=1e-5, max_nfev=MOST_STEPS)
     # Through points on a straight line the best curve is endlessly wide: steps do not end, and what they have reached serves.
     line = (1 - np.mean(x * y) ** 2) * len(x) / 2
     if not np.isfinite(found.x).all() or not (found.success or found.cost <= line * (1 + 1e-3) + 1e-5 * len(x)):

@@ -25,6 +25,12 @@ UNITS = {"pa_mpjpe_mm": "mm", "mpjpe_mm": "mm", "geodesic_deg": "degrees", "mpjr
 REST = "rest_pose/"
 
 
+def in_numbers(record: Record) -> Record:
+    """The question with the form of an answer that can be read without a head."""
+    form = "Answer with 72 numbers and nothing else: of each of SMPL's 24 joints, the pelvis first, its axis-angle rotation in radians."
+    return replace(record, question=f"{record.question} {form}")
+
+
 def score(record: Record, prediction: Prediction, tagged: bool) -> Score:
     """PA-MPJPE in mm as the value, and all errors of the answer and of the rest pose as `numbers`.
 
@@ -38,6 +44,12 @@ def score(record: Record, prediction: Prediction, tagged: bool) -> Score:
     reason = whence if made is not None else f"{whence}; the rest pose stands in"
     answer = None if made is None else (prediction.raw or whence).strip()
     return Score(record.id, prediction.run, NAME, found["pa_mpjpe_mm"], made is not None, answer, reason, numbers)
+
+
+def at_rest(records: Sequence[Record]) -> list[Score]:
+    """What whoever answers with the rest pose would score."""
+    nothing = [Prediction(record.id, "rest pose", None, "ok") for record in records]
+    return [replace(score(record, answer, False), valid=True) for record, answer in zip(records, nothing, strict=True)]
 
 
 def figures(records: Sequence[Record], *, retrieval: bool = False) -> list[Figure]:
@@ -86,7 +98,9 @@ BENCHMARK = Benchmark(
     prompts=("plain", "think_answer", "short"),
     figures=figures,
     score=score,
+    options={"numbers": in_numbers},
     upstream=upstream,
+    baseline=("rest pose", at_rest),
     kinds=frozenset({AnswerKind.POSE}),
     max_new_tokens=2048,
     notes=(

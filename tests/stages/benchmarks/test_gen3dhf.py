@@ -10,6 +10,7 @@ from figures_of import figures_of, scored
 from omnistage.data.errors import InputError
 from omnistage.data.formats.gen3dhf import level_of
 from omnistage.data.records import LEVELS, AnswerKind, MediaRef, Modality, Record
+from omnistage.stages.benchmarks.base import Scored
 from omnistage.stages.benchmarks.gen3dhf import BENCHMARK, METRICS, figures, score, upstream
 from omnistage.stages.benchmarks.items import Prediction, Score
 from omnistage.stages.benchmarks.logistic import fitted
@@ -109,6 +110,12 @@ def test_what_cannot_be_read_is_the_middle_of_the_scale_and_not_valid(text: str)
     found = of(opinion(0, 30), said(opinion(0, 30), text))
     assert (found.valid, found.answer, found.numbers, found.value) == (False, None, {"made": 50.0, "right": 30.0}, 20.0)
     assert found.reason.endswith("the middle of the scale stands in")
+
+
+def test_a_question_may_name_its_scale() -> None:
+    asked = BENCHMARK.options["scale"]
+    assert asked(opinion(0, 30)).question == "Rate the quality. Give a score from 0 (worst) to 100 (best)."
+    assert asked(word(0, "good")) == word(0, "good")
 
 
 def test_where_tags_are_asked_for_only_what_stands_in_them_counts() -> None:
@@ -215,6 +222,18 @@ def test_what_the_curve_makes_of_a_line_of_a_constant_and_of_too_few() -> None:
     assert fitted(right[:4], right[:4]) is None
     assert math.isnan(METRICS["plcc_fitted"](right[:4], right[:4]))
     assert math.isnan(METRICS["rmse_fitted"](right[:4], right[:4]))
+
+
+def test_the_baseline_is_the_mean_score_and_the_most_frequent_level() -> None:
+    """Quality 10, 20, 60: the mean 30 is off by 20, 10 and 30, so RMSE = sqrt(1400/3). Authenticity 40 alone. Of good, good, bad: 2/3."""
+    records = [opinion(0, 10), word(0, "good"), opinion(1, 20), word(1, "good"), opinion(2, 60), word(2, "bad")]
+    records.append(opinion(0, 40, "authenticity"))
+    assert BENCHMARK.baseline is not None
+    made = BENCHMARK.baseline[1](records)
+    assert [one.id for one in made] == [record.id for record in records]
+    found = figures_of(BENCHMARK, [Scored(record, None, one) for record, one in zip(records, made, strict=True)])
+    assert found["quality/rmse"] == pytest.approx(math.sqrt(1400 / 3), abs=1e-12)
+    assert (found["quality/srcc"], found["authenticity/rmse"], found["quality/level_accuracy"]) == (0, 0, pytest.approx(2 / 3))
 
 
 def test_a_constant_correlates_with_nothing() -> None:

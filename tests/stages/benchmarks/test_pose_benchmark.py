@@ -12,6 +12,7 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 from omnistage.data.rotations import Floats, axis_angle_to_matrices, matrices_to_six
 from omnistage.stages.benchmarks.answered_pose import REST_J33
+from omnistage.stages.benchmarks.base import Scored
 from omnistage.stages.benchmarks.items import Prediction
 from omnistage.stages.benchmarks.pose import BENCHMARK, figures, score, upstream, with_embedding
 from omnistage.stages.benchmarks.pose_retrieval import retrieved
@@ -130,6 +131,11 @@ def test_a_missing_pose_is_the_rest_pose_and_not_valid(prediction: Prediction, r
     assert found.numbers["mpjpe_mm"] == found.numbers["rest_pose/mpjpe_mm"] == pytest.approx(MPJPE_MM, abs=1e-9)
 
 
+def test_a_question_may_ask_for_numbers() -> None:
+    asked = BENCHMARK.options["numbers"](described("up", REST_J33))
+    assert asked.question.startswith("up Give the pose. Answer with 72 numbers and nothing else: ")
+
+
 def test_where_tags_are_asked_for_numbers_outside_them_are_none() -> None:
     record = described("up", turned(ELBOW))
     assert not score(record, by_text(record, "0 " * 72), True).valid
@@ -183,6 +189,15 @@ def test_figures_of_one_task_are_means_beside_the_rest_pose() -> None:
     assert found["geodesic_deg"] == pytest.approx(3.75 / 2, abs=1e-6)
     assert {(figure.higher_is_better, figure.unit) for figure in figures(records)[:2]} == {(False, "mm")}
     assert figures(records)[-1].unit == "x100, unofficial"
+
+
+def test_the_baseline_is_the_rest_pose() -> None:
+    records = [described("a", turned(ELBOW)), described("b", turned(ELBOW))]
+    assert BENCHMARK.baseline is not None
+    made = BENCHMARK.baseline[1](records)
+    found = figures_of(BENCHMARK, [Scored(record, None, one) for record, one in zip(records, made, strict=True)])
+    assert found["mpjpe_mm"] == found["rest_pose/mpjpe_mm"] == pytest.approx(MPJPE_MM, abs=1e-9)
+    assert all(one.valid for one in made)
 
 
 def test_two_tasks_weigh_the_same_and_stand_alone_too() -> None:
