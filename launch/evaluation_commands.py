@@ -15,9 +15,12 @@ from omnistage.launch.devices import use_one_device
 from omnistage.stages.recipe.choices import Control, Prompt
 
 if TYPE_CHECKING:
+    from omnistage.rewards.judges.service import Service
     from omnistage.stages.benchmarks.scoring import Judge
 
 LEDGER = "judge.sqlite"
+# A clip and a long answer take a server longer than a judgement.
+ENDPOINT_TIMEOUT_S = 600.0
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +34,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     evaluate.add_argument(
         "--benchmark", default="choice", metavar="B", help="choice (your own file), humansense, gen3dhf, pose, ... (choice)"
     )
+    evaluate.add_argument("--endpoint", metavar="URL", help="in place of CHECKPOINT: an OpenAI-compatible server (vLLM, a hosted model)")
+    evaluate.add_argument("--model", metavar="NAME", help="model that the endpoint's server knows")
+    evaluate.add_argument("--key-env", metavar="VAR", help="environment variable that holds the endpoint's key")
+    evaluate.add_argument(
+        "--endpoint-media", choices=["frames", "files"], default="frames", help="send sampled frames and sound, or whole files (frames)"
+    )
+    evaluate.add_argument("--concurrency", type=whole, default=8, metavar="N", help="requests to the endpoint at once (8)")
+    evaluate.add_argument("--again", action="store_true", help="ask the endpoint again for answers that it could not give the last time")
     evaluate.add_argument("--data", nargs="+", required=True, metavar="FILE", help="annotation files")
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for items, predictions, scores and the card")
     evaluate.add_argument("--format", metavar="F", help="reader of the files (the benchmark's own)")
@@ -97,12 +108,11 @@ def _judge(arguments: argparse.Namespace, out: Path) -> Judge | None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    _check_who(arguments)
     if arguments.processes > 1 and "RANK" not in os.environ:
         from omnistage.launch import processes
 
         return processes.start_command(arguments.processes)
-    if arguments.checkpoint is None:
-        raise InputError("CHECKPOINT is missing: the folder or the Hugging Face id of a model")
     from omnistage.stages.benchmarks import registry
     from omnistage.stages.recipe import loading as recipes
 
@@ -124,19 +134,45 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from omnistage.stages.measure import evaluate
 
     files.make_folder(out, "--out")
-    found = evaluate.evaluate_checkpoint(
-        arguments.checkpoint,
-        out=out,
-        evaluation=evaluation,
-        prompt=arguments.prompt,
-        seed=arguments.seed,
-        judge=_judge(arguments, out),
-        upstream=arguments.compat is not None,
-        embedding=arguments.embedding,
-    )
+    scoring: dict[str, Any] = {
+        "out": out,
+        "evaluation": evaluation,
+        "prompt": arguments.prompt,
+        "seed": arguments.seed,
+        "judge": _judge(arguments, out),
+        "upstream": arguments.compat is not None,
+        "embedding": arguments.embedding,
+    }
+    if arguments.endpoint is None:
+        found = evaluate.evaluate_checkpoint(arguments.checkpoint, **scoring)
+    else:
+        found = evaluate.evaluate_endpoint(_service(arguments), media=arguments.endpoint_media, again=arguments.again, **scoring)
     if os.environ.get("RANK", "0") == "0":
         _told(arguments, out, found)
     return 0
+
+
+def _check_who(arguments: argparse.Namespace) -> None:
+    """Raises `InputError` unless either a checkpoint or a server is asked."""
+    if (arguments.checkpoint is None) == (arguments.endpoint is None):
+        what = "neither is" if arguments.checkpoint is None else "both are"
+        raise InputError(f"give either CHECKPOINT (a folder or a Hugging Face id) or --endpoint; {what} given")
+    for name in ("model", "key_env"):
+        if arguments.endpoint is None and getattr(arguments, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} goes with --endpoint")
+    if arguments.endpoint is not None and arguments.model is None:
+        raise InputError("--endpoint needs --model")
+    if arguments.endpoint is not None and (arguments.processes > 1 or arguments.head is not None):
+        raise InputError("--processes and --head are for a checkpoint; --concurrency says how many requests are under way at once")
+    if arguments.again and arguments.endpoint is None:
+        raise InputError("--again goes with --endpoint: what a checkpoint could not be asked, it cannot be asked the next time either")
+
+
+def _service(arguments: argparse.Namespace) -> Service:
+    from omnistage.rewards.judges.service import Service
+
+    settings = {"max_tokens": arguments.max_new_tokens, "concurrency": arguments.concurrency, "timeout_s": ENDPOINT_TIMEOUT_S}
+    return Service(url=arguments.endpoint, model=arguments.model, key_env=arguments.key_env, **settings)
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -76,16 +76,22 @@ class Journal:
                 raise InputError(f"{path}: holds a line that is none of a batch ({error}); remove it to ask its items again") from error
         return out
 
-    def forget_errors(self) -> int:
+    def forget_errors(self, plan: Sequence[Batch]) -> int:
         """Drop every batch with an answer that could not be had, so that it is asked again; returns how many. Call it in one process."""
-        found = self.done()
-        if self.is_finished:
-            raise ValueError("a finished journal has no batches")
+        found = self._finished(plan) if self.is_finished else self.done()
         kept = {key: given for key, given in found.items() if all(one.status != "error" for one in given)}
-        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
-        rows = [{"batch": key, "predictions": [row_of(one) for one in given]} for key, given in kept.items()]
-        files.write_lines(self.folder / PARTS / "0.jsonl", rows)
+        if len(kept) < len(found):
+            rows = [{"batch": key, "predictions": [row_of(one) for one in given]} for key, given in kept.items()]
+            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+            files.write_lines(self.folder / PARTS / "0.jsonl", rows)
+            (self.folder / PREDICTIONS).unlink(missing_ok=True)
         return len(found) - len(kept)
+
+    def _finished(self, plan: Sequence[Batch]) -> dict[str, list[Prediction]]:
+        """The answers of `predictions.jsonl` in the batches of its plan."""
+        by_place = {(row["id"], row["run"]): prediction_of(row) for row in files.read_lines(self.folder / PREDICTIONS)}
+        asked = {batch.key: [(record.id, run) for record in batch.records for run in batch.way.runs] for batch in plan}
+        return {key: [by_place[place] for place in places] for key, places in asked.items()}
 
     def finish(self, plan: Sequence[Batch], order: Sequence[str]) -> None:
         """Write `predictions.jsonl`: run after run as the plan has them, each in the `order` of the items' ids. Call it in one process.

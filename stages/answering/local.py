@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -146,29 +146,32 @@ def ask(answerer: Answerer, plan: Sequence[Batch], journal: Journal, order: Sequ
         found = journal.done()
         state.wait_for_everyone()
         missing = [batch for batch in plan if batch.key not in found]
-        mine = missing[state.process_index :: state.num_processes]
-        if policy.is_sharded(answerer.model):
-            raise ValueError("a sharded model cannot answer different batches in its processes")
-        with journal:
-            _draw(answerer, mine, journal)
+        # Sharded weights want every rank in every forward: then all of them draw everything, and one keeps it.
+        shared_out = not policy.is_sharded(answerer.model)
+        mine = missing[state.process_index :: state.num_processes] if shared_out else missing
+        with journal, closing(drawn(answerer, mine)) as batches:
+            for batch, predictions in batches:
+                if shared_out or state.is_main_process:
+                    journal.add(batch, predictions)
     state.wait_for_everyone()
     if state.is_main_process and not journal.is_finished:
         journal.finish(plan, order)
     state.wait_for_everyone()
 
 
-def _draw(answerer: Answerer, plan: Sequence[Batch], journal: Journal) -> None:
+def drawn(answerer: Answerer, plan: Sequence[Batch]) -> Generator[tuple[Batch, list[Prediction]], None, None]:
+    """The answers of each batch in turn; the clips of the next one are read meanwhile."""
     total = sum(len(batch.records) for batch in plan)
     ahead = _read_ahead(answerer.encoder, plan)
     with tqdm(total=total, unit="item", disable=None, leave=False) as bar, closing(ahead):
         for batch, rows in zip(plan, ahead, strict=True):
             bar.set_description(batch.way.name, refresh=False)
-            journal.add(batch, answerer.batch(batch, rows))
+            yield batch, answerer.batch(batch, rows)
             bar.update(len(batch.records))
 
 
-def _read_ahead(encoder: Encoder, plan: Sequence[Batch]) -> Iterator[list[Encoded | MediaError]]:
-    """Inputs of each batch in turn, with the error in place of a row whose clip cannot be read; the next batch is prepared meanwhile."""
+def _read_ahead(encoder: Encoder, plan: Sequence[Batch]) -> Generator[list[Encoded | MediaError], None, None]:
+    """Inputs of each batch in turn, with the error in place of a row whose clip cannot be read."""
     with Prefetch(encoder) as prefetch:
         prefetch.follow([batch.records for batch in plan])
         for batch in plan:

@@ -185,7 +185,7 @@ def _constant(record: Record, mean: float) -> Score:
     return Score(record.id, "constant", NAME, abs(mean - right), True, f"{mean:g}", "the dimension's mean score", numbers)
 
 
-def upstream(items: Sequence[Scored]) -> dict[str, Any]:
+def upstream(items: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
     """What LMME3DHF's own rule says of the same answers."""
     return lmme3dhf.pooled(items)
 

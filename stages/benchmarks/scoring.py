@@ -65,9 +65,9 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False, e
         raise InputError(f"{folder / items.PREDICTIONS}: holds no prediction")
     tagged = bool(made.get("tagged", False))
     runs: dict[str, list[Scored]] = {}
-    for run, of_run in predictions.items():
+    for run, found in predictions.items():
         asked = [record for record in records if _is_asked(run, record)]
-        runs[run] = _scored(benchmark, asked, of_run, run, tagged)
+        runs[run] = _scored(benchmark, asked, found, run, tagged)
     if benchmark.rubric is not None and judge is not None:
         runs = {run: _judge(benchmark.rubric, of_run, judge, tagged) for run, of_run in runs.items()}
     elif benchmark.rubric is not None and (folder / items.SCORES).is_file():
@@ -76,7 +76,7 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False, e
     if benchmark.together is not None:
         for run, of_run in runs.items():
             scores = benchmark.together(of_run)
-            runs[run] = [one._replace(score=found) for one, found in zip(of_run, scores, strict=True)]
+            runs[run] = [one._replace(score=given) for one, given in zip(of_run, scores, strict=True)]
     rows = [scored.score for of_run in runs.values() for scored in of_run]
     files.write_lines(folder / items.SCORES, [_row(one) for one in rows])
     result = _figures(benchmark, records, runs)

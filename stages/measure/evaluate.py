@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import PartialState
@@ -20,13 +20,16 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data import prompts
 from omnistage.data.errors import InputError, unknown_name
+from omnistage.data.media import MediaLimits
 from omnistage.data.records import AnswerKind, Record
+from omnistage.rewards.judges.service import Service
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.heads import carried
 from omnistage.stages import files, presentation, rows, run_directory
-from omnistage.stages.answering import local, plan
+from omnistage.stages.answering import local, plan, remote
 from omnistage.stages.answering.journal import Journal
+from omnistage.stages.answering.parts import Shown
 from omnistage.stages.benchmarks import items, registry, scoring, setup
 from omnistage.stages.benchmarks.base import Benchmark
 from omnistage.stages.benchmarks.items import Prediction
@@ -86,35 +89,58 @@ def measure(
     """
     benchmark = registry.of(measurement.benchmark)
     asked = [_shown(benchmark, measurement.ask, record) for record in records]
-    lines = [items.item_row(record, benchmark.name) for record in asked]
     head = _head(model, benchmark, asked, measurement.head, checkpoint)
-    answerer = local.Answerer(model, encoder, max_new_tokens=measurement.max_new_tokens, head=head)
     samples = 0 if head is not None else measurement.samples
     ways = plan.ways(samples, measurement.controls if with_controls else [])
-    batches = plan.batches(asked, ways, measurement.batch_size, seed)
     given = {
-        "benchmark": benchmark.name,
         "checkpoint": {"path": checkpoint, "weights": weights_digest(checkpoint)},
+        "head": None if head is None else head.spec.name,
+        "device": device_of(model),
+    }
+    begin(out, benchmark, asked, measurement, ways, shown, given, seed)
+    answerer = local.Answerer(model, encoder, max_new_tokens=measurement.max_new_tokens, head=head)
+    batches = plan.batches(asked, ways, measurement.batch_size, seed)
+    local.ask(answerer, batches, Journal(out, PartialState().process_index), [record.id for record in asked])
+    return scored(out, judge, upstream, embedding)
+
+
+def begin(
+    out: Path,
+    benchmark: Benchmark,
+    asked: Sequence[Record],
+    measurement: Measurement,
+    ways: Sequence[plan.Way],
+    shown: Presentation,
+    given: Mapping[str, Any],
+    seed: int,
+) -> None:
+    """Write `setup.json` and `items.jsonl`, or see that they stand there; `given` says who answers. Raises as `setup.begin`."""
+    lines = [items.item_row(record, benchmark.name) for record in asked]
+    samples = max(way.samples for way in ways)
+    wanted = {
+        "benchmark": benchmark.name,
+        **given,
         "items": {"count": len(lines), "sha256": files.digest_of_lines(lines)},
         "ask": list(measurement.ask),
         "shown": shown.model_dump(mode="json"),
         "tagged": shown.prompt not in prompts.UNTAGGED,
-        "head": None if head is None else head.spec.name,
         "drawing": {"max_new_tokens": measurement.max_new_tokens, "batch_size": measurement.batch_size, "samples": samples},
         "probes": [way.control for way in ways if way.control],
         "seed": seed,
-        "device": device_of(model),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         "made": {"command": ["omnistage", *sys.argv[1:]]},
     }
 
-    def begin() -> None:
-        setup.begin(out, given)
+    def write() -> None:
+        setup.begin(out, wanted)
         if not (out / items.ITEMS).exists():
             files.write_lines(out / items.ITEMS, lines)
 
-    on_main(begin)
-    local.ask(answerer, batches, Journal(out, PartialState().process_index), [record.id for record in asked])
+    on_main(write)
+
+
+def scored(out: Path, judge: Judge | None, upstream: bool, embedding: str | None) -> dict[str, Any]:
+    """Score what stands in `out`, say what could not be asked, and return what stands in `scores.json`."""
 
     def score() -> None:
         scoring.score(out, judge=judge, upstream=upstream, embedding=embedding)
@@ -205,9 +231,48 @@ def evaluate_checkpoint(
         )
 
 
+def evaluate_endpoint(
+    service: Service,
+    *,
+    out: Path,
+    evaluation: Evaluation,
+    media: Literal["frames", "files"] = "frames",
+    prompt: Prompt | None = None,
+    seed: int = 0,
+    judge: Judge | None = None,
+    upstream: bool = False,
+    embedding: str | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """The same of a model behind an OpenAI-compatible URL; `again` asks once more what could not be had the last time."""
+    files.make_folder(out, "--out")
+    records = rows.read_sources(evaluation.data)
+    check(records, evaluation)
+    benchmark = registry.of(evaluation.benchmark)
+    asked = [_shown(benchmark, evaluation.ask, record) for record in records]
+    ways = plan.ways(evaluation.samples, evaluation.controls)
+    shown = Presentation(prompt=prompt or _usual_prompt(evaluation.benchmark))
+    batches = plan.batches(asked, ways, evaluation.batch_size, seed)
+    with run_directory.held(out):
+        given = {"endpoint": {"url": service.url, "model": service.model, "media": media}}
+        begin(out, benchmark, asked, evaluation, ways, shown, given, seed)
+        journal = Journal(out)
+        if again:
+            say(f"{out}: {journal.forget_errors(batches)} batches are asked again")
+        limits = MediaLimits(fps=shown.media.fps, max_frames=shown.media.max_frames, max_sound_s=shown.media.max_sound_s)
+        parts = Shown(shown.prompt, shown.system_prompt, media, limits, shown.media.max_pixels)
+        remote.ask(service, parts, batches, journal, [record.id for record in asked])
+        return scored(out, judge, upstream, embedding)
+
+
 def shown_to(checkpoint: str, benchmark: str, prompt: Prompt | None) -> Presentation:
     """How a checkpoint is shown clips and questions of a benchmark."""
     shown = presentation.of_checkpoint(checkpoint)
     if prompt is None and not presentation.is_known(checkpoint):
-        [prompt, *_] = registry.of(benchmark).prompts
+        prompt = _usual_prompt(benchmark)
     return shown if prompt is None else shown.model_copy(update={"prompt": prompt})
+
+
+def _usual_prompt(benchmark: str) -> Prompt:
+    [usual, *_] = registry.of(benchmark).prompts
+    return cast(Prompt, usual)

@@ -21,7 +21,7 @@ KILLS = 3
 
 
 @pytest.fixture(scope="module")
-def annotations(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def questions(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three hundred questions about eight clips with picture and sound."""
     rows = json.loads((world.data / "train_audio_video.json").read_text())
     path = tmp_path_factory.mktemp("annotations") / "items.json"
@@ -29,16 +29,16 @@ def annotations(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(world: World, annotations: Path, out: Path, *more: str) -> list[str]:
-    reading = ["--data", str(annotations), "--media-root", str(world.data), "--modality", "audio_video", "--prompt", "short"]
+def command(world: World, questions: Path, out: Path, *more: str) -> list[str]:
+    reading = ["--data", str(questions), "--media-root", str(world.data), "--modality", "audio_video", "--prompt", "short"]
     asking = ["--batch-size", "4", "--max-new-tokens", "8", "--controls", "muted", "--out", str(out)]
     return [sys.executable, "-m", "omnistage.launch", "evaluate", str(world.checkpoint), *reading, *asking, *more]
 
 
 @pytest.fixture(scope="module")
-def in_one_go(world: World, annotations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def in_one_go(world: World, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = subprocess.run(command(world, annotations, out), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command(world, questions, out), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return out
 
@@ -54,13 +54,13 @@ def same(out: Path, whole: Path) -> None:
 
 
 def test_an_evaluation_that_is_killed_three_times_is_the_same_in_the_end(
-    world: World, annotations: Path, in_one_go: Path, tmp_path: Path
+    world: World, questions: Path, in_one_go: Path, tmp_path: Path
 ) -> None:
     """150 batches; killed somewhere in each of three parts of them, at moments that no line of the file waits for."""
     out, chance = tmp_path / "out", random.Random(7)
     for part in range(KILLS):
         until = chance.randrange(part * 45 + 5, part * 45 + 40)
-        asking = subprocess.Popen(command(world, annotations, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        asking = subprocess.Popen(command(world, questions, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while batches_done(out) < until:
             assert asking.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
@@ -68,16 +68,16 @@ def test_an_evaluation_that_is_killed_three_times_is_the_same_in_the_end(
         asking.send_signal(signal.SIGKILL)
         asking.wait()
         assert not (out / "predictions.jsonl").exists()
-    done = subprocess.run(command(world, annotations, out), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command(world, questions, out), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     same(out, in_one_go)
     scores = json.loads((out / "scores.json").read_text())
     assert scores["runs"]["greedy"]["counts"]["items"] == ITEMS
 
 
-def test_two_processes_leave_what_one_leaves(world: World, annotations: Path, in_one_go: Path, tmp_path: Path) -> None:
+def test_two_processes_leave_what_one_leaves(world: World, questions: Path, in_one_go: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = subprocess.run(command(world, annotations, out, "--processes", "2"), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command(world, questions, out, "--processes", "2"), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("items, predictions, scores and card") == 1
     same(out, in_one_go)

@@ -23,7 +23,7 @@ from omnistage.rl.encoding import Encoder
 from omnistage.rl.prefetch import Prefetch
 from omnistage.rl.sampler import Pool, StepSampler
 from omnistage.rl.sft_trainer import OmniSFTTrainer
-from omnistage.stages.measure.evaluate import Drawing, answers
+from omnistage.stages.answering import local, plan
 from trainers import G, odd_tokens, trainer_for
 from world import World
 
@@ -431,7 +431,8 @@ def test_an_evaluation_looks_ahead(world: World) -> None:
         encoder = world.encoder(model)
         encoder.workers = workers
         readings = Readings(encoder)
-        found.append(answers(model, encoder, records, Drawing(max_new_tokens=8, batch_size=3)))
+        batches = plan.batches(records, plan.ways(0, []), 3, 0)
+        found.append(list(local.drawn(local.Answerer(model, encoder, max_new_tokens=8), batches)))
         assert len(readings.of) == len(records)
         assert bool(readings.by_workers()) == bool(workers)
     assert found[0] == found[1]

@@ -40,8 +40,8 @@ def write(folder: Path, records: Sequence[Record], scores: Sequence[Score]) -> P
 
 def accuracy(records: Sequence[Record]) -> list[Figure]:
     tasks = by([each.task for each in records])
-    whole = Figure("accuracy", (tuple(range(len(records))),), scale=100)
-    return [whole, Figure("average over tasks", tuple(tasks.values()), scale=100)]
+    whole = Figure("accuracy", (tuple(range(len(records))),))
+    return [whole, Figure("average over tasks", tuple(tasks.values()))]
 
 
 def test_columns_stand_in_the_items_order() -> None:

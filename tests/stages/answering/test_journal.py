@@ -82,14 +82,23 @@ def test_a_batch_that_is_missing_is_no_end(tmp_path: Path) -> None:
         journal.finish(made, IDS)
 
 
-def test_errors_are_asked_again_where_that_is_wanted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finished", [False, True])
+def test_errors_are_asked_again_where_that_is_wanted(tmp_path: Path, finished: bool) -> None:
     made = batches()[:2]
     failed = Prediction("c", "greedy", None, "error", error="the server said 500")
     with Journal(tmp_path) as journal:
         journal.add(made[0], answers(made[0]))
         journal.add(made[1], [failed, answers(made[1])[1]])
-    assert journal.forget_errors() == 1
+    if finished:
+        journal.finish(made, IDS)
+    assert journal.forget_errors(made) == 1
     assert list(journal.done()) == ["greedy/0"]
+    with Journal(tmp_path) as journal:
+        journal.add(made[1], answers(made[1]))
+    journal.finish(made, IDS)
+    assert "error" not in (tmp_path / PREDICTIONS).read_text()
+    assert journal.forget_errors(made) == 0
+    assert journal.is_finished
 
 
 def test_a_part_of_something_else_is_named(tmp_path: Path) -> None:
