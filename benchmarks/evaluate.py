@@ -60,7 +60,7 @@ def seeds(checkpoint: Path, records: Sequence[Record], shape: MediaShape, out: P
     for record in records:
         row = encoder(record)
         ids, mask, _ = left_padded([row], tokenizer.pad_token_id)
-        media = raw_media([row], model.device)
+        media = raw_media([row], model.device) | {"video_second_per_grid": row.second_per_grid}
         with torch.no_grad():
             drawn = model.generate(
                 input_ids=ids,
