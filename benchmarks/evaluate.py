@@ -45,6 +45,7 @@ BATCH = 16
 def here(checkpoint: Path, records: Sequence[Record], shape: MediaShape, out: Path, answer: int) -> list[str]:
     """Answers as `omnistage evaluate` draws them."""
     model, encoder = loaded(checkpoint, shape)
+    local.keep_clips(encoder)
     answerer = Fixed(model, encoder, max_new_tokens=answer)
     local.ask(answerer, plan.batches(records, plan.ways(0, []), BATCH, 0), Journal(out), [record.id for record in records])
     found = items.read_predictions(out, records)[items.GREEDY]

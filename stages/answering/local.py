@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from omnistage.rl.towers import Towers
 from omnistage.stages.answering.journal import Journal
 from omnistage.stages.answering.plan import Batch
 from omnistage.stages.benchmarks.items import Prediction, Status
+
+CLIPS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,11 @@ class Answerer:
             text = self._tokenizer.decode(ids, skip_special_tokens=False) if reader.token_id is not None else None
             status: Status = "ok" if values else "empty"
             yield Prediction("", "", text, status, len(ids) or None, {"name": head.spec.name, "values": values})
+
+
+def keep_clips(encoder: Encoder) -> None:
+    """Have an encoder hold the latest decoded clips: several questions are often about one, and stand together."""
+    encoder.decode = lru_cache(maxsize=CLIPS_KEPT)(encoder.decode)
 
 
 def ask(answerer: Answerer, plan: Sequence[Batch], journal: Journal, order: Sequence[str]) -> None:

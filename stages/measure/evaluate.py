@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -42,8 +41,6 @@ from omnistage.stages.recipe.schema import Evaluation, Measurement
 
 # What the last bits of an answer may depend on.
 VERSIONS = ("omnistage", "torch", "transformers", "av", "decord")
-# Decoded clips that memory holds for further questions about them.
-CLIPS_KEPT = 8
 _OF_HEADS = frozenset({AnswerKind.SCALAR, AnswerKind.POSE})
 
 
@@ -213,8 +210,7 @@ def evaluate_checkpoint(
         if torch.cuda.is_available():
             model.cuda()
         encoder = presentation.encoder(shown, checkpoint)
-        # Several questions are often about one clip, and stand together.
-        encoder.decode = lru_cache(maxsize=CLIPS_KEPT)(encoder.decode)
+        local.keep_clips(encoder)
         return measure(
             model,
             encoder,
