@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluation_commands.add(commands)
     data_commands.add(commands)
 
+    doctor = commands.add_parser("doctor", help="what this machine has, what is missing, and what mends it")
+    doctor.add_argument("--run-dir", default="runs", metavar="DIR", help="where runs will be written (runs)")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.set_defaults(command=_doctor)
+
     schema = commands.add_parser("schema", help="print the JSON schema of a recipe, for editors")
     schema.set_defaults(command=_schema)
 
@@ -141,6 +146,14 @@ def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) ->
 
     print(pipeline.run(recipe, first=first, only=only, source=source))
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from omnistage.launch import doctor
+
+    found = list(doctor.examine(Path(arguments.run_dir)))
+    print(json.dumps(doctor.as_data(found), indent=2, ensure_ascii=False) if arguments.json else "\n".join(doctor.lines(found)))
+    return FAILED if any(one.level == "fault" for one in found) else 0
 
 
 def _schema(arguments: argparse.Namespace) -> int:
