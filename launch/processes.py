@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnistage.data.errors import InputError
 from omnistage.launch import failures
 from omnistage.launch.cli import FAILED, say
 
@@ -32,6 +33,22 @@ def start_command(processes: int) -> int:
         return _told(_wait(command, usual | dict(os.environ) | {failures.VARIABLE: str(folder)}), failures.lowest(folder))
 
 
+def check_meeting(recipe: Recipe) -> None:
+    """Raises `InputError` when a machine of several does not know its number or where to meet the others."""
+    from omnistage.stages.recipe import describe
+
+    if recipe.launch.nodes == 1:
+        return
+    rank = os.environ.get(describe.NODE_RANK, os.environ.get(describe.SLURM_NODE))
+    if rank is None or not rank.isdecimal() or int(rank) >= recipe.launch.nodes:
+        told = (
+            f"{describe.NODE_RANK} (or {describe.SLURM_NODE}) is {rank!r}; must be 0 to {recipe.launch.nodes - 1}, another on each machine"
+        )
+        raise InputError(f"launch.nodes is {recipe.launch.nodes} and {told}")
+    if not os.environ.get(describe.ADDRESS):
+        raise InputError(f"launch.nodes is {recipe.launch.nodes} and {describe.ADDRESS} is not set; must be the address of machine 0")
+
+
 def start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> int:
     """Runs `launch.processes` workers and waits. Returns 0, or the exit code of the lowest rank that failed, whose error it prints.
 
@@ -39,6 +56,7 @@ def start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> 
     """
     from omnistage.stages.recipe.loading import dump, launch_command
 
+    check_meeting(recipe)
     with tempfile.TemporaryDirectory(prefix="omnistage-") as name:
         folder = Path(name)
         resolved = folder / "recipe.json"

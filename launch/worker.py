@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnistage.launch.rank import as_rank
+from omnistage.stages.recipe.choices import DEEPSPEED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def _work(arguments: argparse.Namespace) -> Path:
     from accelerate import PartialState
 
     gpu = torch.cuda.is_available()
-    if recipe.launch.engine in ("zero2", "zero3"):
+    if recipe.launch.engine in DEEPSPEED:
         if not gpu:
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed

@@ -21,7 +21,7 @@ def config(stage: SftStage | HeadStage, recipe: Recipe, out: Path, rows: int, se
     Raises:
         RecipeError: batch_size is not divisible by processes x gradient_accumulation_steps.
     """
-    share = recipe.launch.processes * int(stage.trainer.get("gradient_accumulation_steps", 1))
+    share = recipe.launch.world * int(stage.trainer.get("gradient_accumulation_steps", 1))
     if stage.batch_size % share:
         raise RecipeError(
             f"stages.{stage.name}: batch_size is {stage.batch_size}, processes x gradient_accumulation_steps is {share}; "

@@ -36,6 +36,7 @@ from omnistage.rl.stale_gradients import NoStaleGradients
 from omnistage.stages import files, presentation
 from omnistage.stages.main_process import say
 from omnistage.stages.presentation import Presentation
+from omnistage.stages.recipe.choices import DEEPSPEED
 from omnistage.stages.recipe.model import Model
 from omnistage.stages.recipe.schema import GrpoStage, Launch, Recipe, Training
 
@@ -138,12 +139,15 @@ def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *,
 
 def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
     """DeepSpeed's settings for the engine, None where DeepSpeed is not used."""
-    if launch.engine not in ("zero2", "zero3"):
+    if launch.engine not in DEEPSPEED:
         return None
     sharding: dict[str, Any] = {"stage": 2, "overlap_comm": torch.cuda.is_available()}
-    if launch.engine == "zero3":
+    if launch.engine != "zero2":
         # Gathers whole tensors (in whatever type they have) for the model folder that the stage leaves.
         sharding |= {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+    if launch.engine == "zero3_offload":
+        kept = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        sharding |= {"offload_optimizer": kept, "offload_param": kept}
     return {
         "zero_optimization": sharding,
         "bf16": {"enabled": "auto"},
@@ -157,7 +161,7 @@ def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
 
 def load(stage: Training, recipe: Recipe, start: Start) -> PreTrainedModel:
     """The policy at the stage's start, with the parts frozen that the stage freezes."""
-    keeps_copies = recipe.launch.engine in ("zero2", "zero3")
+    keeps_copies = recipe.launch.engine in DEEPSPEED
     return policy.load_for_training(
         start.model,
         recipe.freeze_of(stage),

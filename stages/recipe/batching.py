@@ -65,7 +65,7 @@ def group_tokens(recipe: Recipe, stage: GrpoStage) -> int:
 
 def batching(recipe: Recipe, stage: GrpoStage) -> Batching:
     """The recipe's own `per_device_batch`, or the best that keeps to `tokens_per_forward`; one group where none does."""
-    groups = stage.prompts_per_step // recipe.launch.processes
+    groups = stage.prompts_per_step // recipe.launch.world
     local = groups * stage.num_generations
     if stage.per_device_batch is not None:
         return Batching(stage.per_device_batch, local // stage.per_device_batch, stage.num_generations, derived=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from omnistage.stages.recipe.schema import (
     GrpoStage,
     HeadMeasurement,
     HeadStage,
+    Launch,
     Measurement,
     Recipe,
     RewardUse,
@@ -24,6 +26,8 @@ from omnistage.stages.recipe.schema import (
 from omnistage.stages.recipe.source import Source
 
 TORCHRUN = "torch.distributed.run"
+# What torchrun on several machines is told through.
+NODE_RANK, SLURM_NODE, ADDRESS, PORT, DEFAULT_PORT = "NODE_RANK", "SLURM_NODEID", "MASTER_ADDR", "MASTER_PORT", "29500"
 WORKER = "omnistage.launch.worker"
 
 
@@ -37,7 +41,9 @@ def describe(recipe: Recipe) -> str:
         for name, what in (("quality", made.quality), ("pose", made.pose)):
             if what is not None:
                 lines.append(f"          {name}: train {what.train}, held_out {what.held_out}")
-    lines.append(f"launch    engine {recipe.launch.engine}, processes {recipe.launch.processes}: {_launch(recipe)}")
+    launch = recipe.launch
+    on = f", on each of {launch.nodes} nodes" if launch.nodes > 1 else ""
+    lines.append(f"launch    engine {launch.engine}, processes {launch.processes}{on}: {_launch(recipe)}")
     if recipe.evaluation is not None:
         when = "before the first stage and after every training stage" if recipe.evaluation.before else "after every training stage"
         lines += [f"evaluate  {when}", *_measurement(recipe.evaluation)]
@@ -63,13 +69,42 @@ def _counted(count: int, what: str) -> str:
 
 
 def launch_command(recipe: Recipe, resolved: str | Path, arguments: Sequence[str] = (), *, torchrun: str = TORCHRUN) -> list[str]:
-    """The command that starts `launch.processes` workers on the resolved recipe; `torchrun` is a module that takes torchrun's arguments."""
-    processes = ["--standalone", "--nproc_per_node", str(recipe.launch.processes)]
-    return [sys.executable, "-m", torchrun, *processes, "-m", WORKER, str(resolved), *arguments]
+    """The command that starts `launch.processes` workers on the resolved recipe; `torchrun` is a module that takes torchrun's arguments.
+
+    Of several machines each starts its own workers, which meet at `MASTER_ADDR:MASTER_PORT`; the machine's number is `NODE_RANK`, or what
+    SLURM says (`SLURM_NODEID`).
+    """
+    launch = recipe.launch
+    return [
+        sys.executable,
+        "-m",
+        torchrun,
+        *_meeting(launch),
+        "--nproc_per_node",
+        str(launch.processes),
+        "-m",
+        WORKER,
+        str(resolved),
+        *arguments,
+    ]
+
+
+def _meeting(launch: Launch) -> list[str]:
+    """Where the workers find each other."""
+    if launch.nodes == 1:
+        return ["--standalone"]
+    rank = os.environ.get(NODE_RANK, os.environ.get(SLURM_NODE, f"${NODE_RANK}"))
+    address, port = os.environ.get(ADDRESS, f"${ADDRESS}"), os.environ.get(PORT, DEFAULT_PORT)
+    return ["--nnodes", str(launch.nodes), "--node_rank", rank, "--master_addr", address, "--master_port", port]
 
 
 def _launch(recipe: Recipe) -> str:
-    return shlex.join(["python", *launch_command(recipe, "RESOLVED.json")[1:]]) if recipe.launch.engine != "single" else "in this process"
+    return _readable(["python", *launch_command(recipe, "RESOLVED.json")[1:]]) if recipe.launch.engine != "single" else "in this process"
+
+
+def _readable(command: Sequence[str]) -> str:
+    """A command for a shell, in which variables stay variables."""
+    return " ".join(part if part.startswith("$") else shlex.quote(part) for part in command)
 
 
 def _model(recipe: Recipe) -> str:

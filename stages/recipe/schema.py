@@ -117,15 +117,31 @@ class Synth(Section):
 class Launch(Section):
     """How many processes run, and which engine joins them."""
 
-    engine: Engine = Field("single", description="single: one process; ddp: replicas; zero2, zero3: DeepSpeed's sharded optimizers")
-    processes: Count = Field(1, description="processes on this machine, one per accelerator")
+    engine: Engine = Field(
+        "single",
+        description="single: one process; ddp: replicas; zero2, zero3: DeepSpeed's sharded optimizers; zero3_offload: in the CPU's memory",
+    )
+    processes: Count = Field(1, description="processes on each machine, one per accelerator")
+    nodes: Count = Field(1, description="machines; the same command is started on each of them (docs/clusters.md)")
     threads: Count | None = Field(None, description="torch threads per process; null: torch's own choice")
 
     @model_validator(mode="after")
     def single_is_one_process(self) -> Self:
         if self.engine == "single" and self.processes != 1:
             raise ValueError(f"engine is 'single' and processes is {self.processes}; 'single' runs one process (or take ddp, zero2, zero3)")
+        if self.engine == "single" and self.nodes != 1:
+            raise ValueError(f"engine is 'single' and nodes is {self.nodes}; 'single' runs one process (or take ddp, zero2, zero3)")
         return self
+
+    @property
+    def world(self) -> int:
+        """Processes on all machines together."""
+        return self.nodes * self.processes
+
+    @property
+    def world_name(self) -> str:
+        """What messages call it."""
+        return "launch.processes" if self.nodes == 1 else "launch.processes x launch.nodes"
 
 
 class HeldOut(Section):
@@ -448,17 +464,17 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def batches_divide(self) -> Self:
-        processes = self.launch.processes
+        processes, name = self.launch.world, self.launch.world_name
         for index, stage in enumerate(self.stages):
             where = f"stages[{index}] ({stage.name})"
             if isinstance(stage, SftStage | HeadStage):
-                _must_divide(f"{where}: batch_size", stage.batch_size, "launch.processes", processes)
+                _must_divide(f"{where}: batch_size", stage.batch_size, name, processes)
             elif isinstance(stage, GrpoStage):
-                _must_divide(f"{where}: prompts_per_step", stage.prompts_per_step, "launch.processes", processes)
+                _must_divide(f"{where}: prompts_per_step", stage.prompts_per_step, name, processes)
                 if stage.per_device_batch is not None:
                     total = f"{where}: prompts_per_step x num_generations"
                     divisor = stage.per_device_batch * processes
-                    _must_divide(total, stage.completions_per_step, "per_device_batch x launch.processes", divisor)
+                    _must_divide(total, stage.completions_per_step, f"per_device_batch x {name}", divisor)
         return self
 
     @model_validator(mode="after")
@@ -505,10 +521,10 @@ class Recipe(Section):
             if not isinstance(stage, HeadStage):
                 continue
             where = f"stages[{index}] ({stage.name})"
-            if stage.head.token is not None and self.lora_of(stage) is not None and self.launch.engine == "zero3":
+            if stage.head.token is not None and self.lora_of(stage) is not None and self.launch.engine in ("zero3", "zero3_offload"):
                 told = "peft cannot write a checkpoint of a token's rows; allowed: single, ddp, zero2"
-                raise ValueError(f"{where}: lora is given, the head is at a token and launch.engine is 'zero3'; {told}")
-            rows = stage.batch_size // (self.launch.processes * int(stage.trainer.get("gradient_accumulation_steps", 1)))
+                raise ValueError(f"{where}: lora is given, the head is at a token and launch.engine is {self.launch.engine!r}; {told}")
+            rows = stage.batch_size // (self.launch.world * int(stage.trainer.get("gradient_accumulation_steps", 1)))
             if rows < 2 and {term.name for term in stage.head.losses} <= {"correlation", "text"}:
                 told = f"a forward pass takes {rows} record of the {stage.batch_size} in batch_size, and a correlation needs at least 2"
                 raise ValueError(f"{where}: losses has nothing but 'correlation'; {told}")
