@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 class OmnistageError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose; `exit_code` is that of a command which it ends."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class InputError(OmnistageError, ValueError):
     """Something that the user gave is wrong and can be mended by the user."""
+
+    exit_code = 2
+
+
+class Preempted(OmnistageError):
+    """The run was asked to stop, and has saved what it had; the code is EX_TEMPFAIL of sysexits: try again."""
+
+    exit_code = 75
 
 
 class RecipeError(InputError):

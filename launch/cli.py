@@ -1,4 +1,4 @@
-"""The `omnistage` command. Exit codes: 0, 1 (the work failed), 2 (bad input), 130 (interrupted).
+"""The `omnistage` command. Exit codes: 0, 1 (the work failed), 2 (bad input), 75 (asked to stop, and saved), 130 (interrupted).
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once and a wrong recipe is refused before torch loads.
 """
@@ -22,7 +22,7 @@ from omnistage.launch.failures import Failure
 if TYPE_CHECKING:
     from omnistage.stages.recipe.loading import Recipe
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, INTERRUPTED = 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def report(error: OmnistageError) -> int:
 
 def failure_of(error: OmnistageError) -> Failure:
     """The error's one line and its exit code."""
-    return Failure(BAD_INPUT if isinstance(error, InputError) else FAILED, " ".join(str(error).splitlines()))
+    return Failure(error.exit_code, " ".join(str(error).splitlines()))
 
 
 def say(message: str) -> None:
@@ -142,8 +142,9 @@ def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) ->
 
         return processes.start(recipe, source, first, only)
     use_one_device()
-    from omnistage.stages import pipeline
+    from omnistage.stages import pipeline, preemption
 
+    preemption.listen()
     print(pipeline.run(recipe, first=first, only=only, source=source))
     return 0
 

@@ -12,6 +12,7 @@ from omnistage.stages import files
 # Names the folder to the workers and to what starts them. Without it nobody would read a file, and a worker prints its error itself.
 VARIABLE = "OMNISTAGE_FAILURES"
 _NAME = "failure_{rank}.json"
+_PROCESS = "process_{rank}"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ def leave(place: Path, rank: int, failure: Failure) -> None:
     """Writes a rank's failure, whole or not at all: the others are ended as soon as one is gone."""
     # ASCII, because a message may quote a file name that is no UTF-8
     files.write_text(place / _NAME.format(rank=rank), json.dumps(asdict(failure)))
+
+
+def note_process(place: Path, rank: int) -> None:
+    """Leaves the number of this process, so that the command that started it can signal it."""
+    files.write_text(place / _PROCESS.format(rank=rank), str(os.getpid()))
+
+
+def processes(place: Path) -> list[int]:
+    """The numbers of the processes that have left theirs."""
+    return [int(path.read_text()) for path in place.glob(_PROCESS.format(rank="*"))]
 
 
 def lowest(place: Path | None) -> Failure | None:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from omnistage.data.errors import InputError
@@ -84,8 +85,8 @@ def _environment(recipe: Recipe) -> dict[str, str]:
 
 
 def _wait(command: list[str], environment: dict[str, str]) -> int:
-    with _sigterm_interrupts():
-        process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env=environment)
+    with _signals_go_on(Path(environment[failures.VARIABLE])):
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -96,10 +97,24 @@ def _wait(command: list[str], environment: dict[str, str]) -> int:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Makes SIGTERM do what Ctrl-C does: left to itself it would end this process alone, and the workers would go on."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _signals_go_on(folder: Path) -> Iterator[None]:
+    """Hands SIGTERM and SIGUSR1 on to the workers, which save and end; before there are any, and the second time, they end all as
+    Ctrl-C does. Left to itself SIGTERM would end this process alone, and the workers would go on."""
+    heard = False
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        workers = failures.processes(folder)
+        if heard or not workers:
+            raise KeyboardInterrupt
+        heard = True
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGUSR1)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

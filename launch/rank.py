@@ -36,6 +36,8 @@ def as_rank(work: Callable[[], int]) -> int:
     traceback, unless it only follows from an error that another rank has left: that rank is gone, and its partners lose their connection.
     """
     rank, left = int(os.environ.get("RANK", "0")), failures.folder()
+    if left is not None:
+        failures.note_process(left, rank)
     try:
         return work()
     except OmnistageError as error:

@@ -8,11 +8,17 @@ they are all that is known.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from omnistage.launch import failures
 from omnistage.launch.cli import FAILED
+from omnistage.launch.failures import Failure
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,11 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         elastic.propagate = False
     try:
         run(parse_args(sys.argv[1:] if argv is None else list(argv)))
-    except ChildFailedError:
+    except ChildFailedError as error:
+        _say_who_died(error)
         return FAILED
     except SignalException as stopped:
         return 128 + stopped.sigval
     return 0
+
+
+def _say_who_died(error: ChildFailedError) -> None:
+    """Leaves the first death for the user, where no worker has left words of its own: a worker that is killed says nothing."""
+    place = failures.folder()
+    if place is None or failures.lowest(place) is not None:
+        return
+    rank, first = error.get_first_failure()
+    code = first.exitcode
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}; its traceback stands above"
+    failures.leave(place, rank, Failure(FAILED, f"process {rank} {how}; the others were ended, and the same command goes on"))
 
 
 class _UnlessAWorkerHasSpoken(logging.Handler):

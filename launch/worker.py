@@ -50,7 +50,9 @@ def _work(arguments: argparse.Namespace) -> Path:
     # Left to itself, accelerate takes each CPU process for the only one.
     PartialState(cpu=not gpu)
 
-    from omnistage.stages import pipeline
+    from omnistage.stages import pipeline, preemption
+
+    preemption.listen()
 
     return pipeline.run(recipe, first=arguments.first, only=arguments.only, source=arguments.source and Path(arguments.source))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
+from safetensors import SafetensorError
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 from transformers import (
@@ -29,12 +31,14 @@ from transformers import (
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from omnistage.data.errors import RecipeError, unknown_name
+from omnistage.data.errors import OmnistageError, RecipeError, unknown_name
 from omnistage.rl import policy
 from omnistage.rl.heads import carried
 from omnistage.rl.stale_gradients import NoStaleGradients
-from omnistage.stages import files, presentation
+from omnistage.stages import files, preemption, presentation
 from omnistage.stages.main_process import say
+from omnistage.stages.nonfinite import SkipNonFinite
+from omnistage.stages.preemption import SaveAndStop
 from omnistage.stages.presentation import Presentation
 from omnistage.stages.recipe.choices import DEEPSPEED
 from omnistage.stages.recipe.model import Model
@@ -43,6 +47,8 @@ from omnistage.stages.recipe.schema import GrpoStage, Launch, Recipe, Training
 ConfigT = TypeVar("ConfigT", bound=TrainingArguments)
 
 CHECKPOINTS_KEPT = 2
+# Bytes: a disk with less is taken for full where a library hides why it could not write.
+LEAST_FREE = 1_000_000
 SHOWN = ("loss", "reward", "rewards/accuracy/mean")
 # Fields of TRL's configs that a stage's `trainer:` must not set, and where the recipe sets them.
 OWNED = {
@@ -240,7 +246,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            files.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", digests=False)
+            files.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.writer is not None:
@@ -261,13 +267,53 @@ def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: P
     """Train from the newest whole checkpoint of `out`, if any; then write the plain model folder `out/model`, sealed last."""
     # It would print every step's whole log.
     trainer.remove_callback(PrinterCallback)
-    checkpoint = files.newest_checkpoint(out / "checkpoints")
+    checkpoint = newest(out / "checkpoints")
     if checkpoint:
         say(f"  going on from {checkpoint}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_model(trainer, out / "model", processor, shown)
+    with disk_full_is_said(out):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, SaveAndStop):
+                preemption.between(callback)
+        save_model(trainer, out / "model", processor, shown)
     # Else the model that is measured next would be spread over the ranks as it is loaded, too.
     unset_hf_deepspeed_config()
+    preemption.stop_if_asked()
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, bit by bit; says which newer ones are not."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        damage = files.damage(path)
+        if damage is None:
+            return path
+        say(f"  {path} is left out: {damage}")
+    return None
+
+
+class DiskFullError(OmnistageError):
+    """There is no room for what a stage has to write."""
+
+
+@contextmanager
+def disk_full_is_said(out: Path) -> Iterator[None]:
+    """Has a full disk end a stage in one line, with what is whole and what to do; what was half written is removed.
+
+    safetensors and torch hide the error of the disk in one of their own.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if not full and shutil.disk_usage(out).free > LEAST_FREE:
+            raise
+        for path in [*(out / "checkpoints").glob("checkpoint-*"), out / "model"]:
+            if path.is_dir() and not files.is_whole(path):
+                shutil.rmtree(path, ignore_errors=True)
+        whole = files.newest_checkpoint(out / "checkpoints")
+        told = f"the last whole checkpoint is {whole}" if whole else "no checkpoint is there yet"
+        raise DiskFullError(f"{out}: the disk is full; {told}, and the same command goes on from it when there is room") from error
 
 
 def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor, shown: Presentation) -> None:
@@ -306,4 +352,4 @@ def write_folder(
 
 def callbacks(out: Path, name: str) -> Sequence[TrainerCallback]:
     """The callbacks of every training stage."""
-    return [RunLog(out, name), NoStaleGradients()]
+    return [RunLog(out, name), NoStaleGradients(), SkipNonFinite(out, name), SaveAndStop()]
