@@ -191,7 +191,8 @@ def test_worker_leaves_its_failure_where_it_is_asked_to(
     monkeypatch.setenv(failures.VARIABLE, str(folder / "left"))
     (folder / "resolved.json").write_text(json.dumps(recipes.dump(recipes.load("recipe.yaml")) | {"seed": -1}))
     assert worker.main(["resolved.json"]) == 2
-    assert os.listdir(folder / "left") == ["failure_3.json"]
+    assert sorted(os.listdir(folder / "left")) == ["failure_3.json", "process_3"]
+    assert failures.processes(folder / "left") == [os.getpid()]
     assert failures.lowest(folder / "left") == failures.Failure(2, "resolved.json: seed: is -1; must be at least 0")
     assert capsys.readouterr().err == ""
 

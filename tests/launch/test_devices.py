@@ -22,7 +22,7 @@ def found(*arguments, **named):
 class Stand(ModuleType):
     __getattr__ = lambda self, name: found
 
-for name in ("omnistage.stages.pipeline", "omnistage.stages.measure.evaluate", "omnistage.launch.processes"):
+for name in ("omnistage.stages.pipeline", "omnistage.stages.preemption", "omnistage.stages.measure.evaluate", "omnistage.launch.processes"):
     sys.modules[name] = Stand(name)
 cli.main(sys.argv[1:])
 """
