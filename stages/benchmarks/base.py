@@ -72,7 +72,6 @@ class Benchmark:
     upstream: Upstream | None = None
     together: Together | None = None
     kinds: frozenset[AnswerKind] | None = None
-    max_new_tokens: int = 1024
     notes: str = ""
     remarks: Callable[[Sequence[Record]], list[str]] = nothing_to_remark
     baseline: tuple[str, Callable[[Sequence[Record]], list[Score]]] | None = None

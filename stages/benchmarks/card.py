@@ -32,7 +32,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, figure in of_main.items():
         cells = [f"**{name}**" if name == result["headline"] else name, str(figure["n"]), cell(figure)]
-        cells.append(f"{_print(figure['valid_value'], figure)} ({figure['valid_n']})" if figure["valid_n"] != figure["n"] else "the same")
+        cells.append(_valid(figure) or "the same")
         if baseline:
             cells.append(_print(baseline["figures"].get(name), figure))
         for run in others:
@@ -48,18 +48,23 @@ def text_table(result: Mapping[str, Any]) -> list[str]:
     main = main_run(result)
     of_main, counts = result["runs"][main]["figures"], result["runs"][main]["counts"]
     baseline = result.get("baseline")
-    width = max(len(name) for name in of_main) + 2
-    lines = [f"  {'':<{width}}{'n':>6}  {main + ' [95 % interval]':<28}{'valid only':<18}{baseline['name'] if baseline else ''}".rstrip()]
+    rows = [("", "n", f"{main} [95 % interval]", "valid only", baseline["name"] if baseline else "")]
     for name, figure in of_main.items():
-        valid = f"{_print(figure['valid_value'], figure)} ({figure['valid_n']})" if figure["valid_n"] != figure["n"] else ""
         constant = _print(baseline["figures"].get(name), figure) if baseline else ""
-        lines.append(f"  {name:<{width}}{figure['n']:>6}  {cell(figure):<28}{valid:<18}{constant}".rstrip())
+        rows.append((name, str(figure["n"]), cell(figure), _valid(figure), constant))
     for run in (run for run in result["runs"] if run != main):
         drops = result.get("probes", {}).get(run, {})
         for name, figure in result["runs"][run]["figures"].items():
             if name == result["headline"]:
-                told = f"  {_signed(drops[name], figure)} to {main}" if name in drops else ""
-                lines.append(f"  {run + ': ' + name:<{width}}{figure['n']:>6}  {cell(figure):<28}{told}".rstrip())
+                told = f"{_signed(drops[name], figure)} to {main}" if name in drops else ""
+                rows.append((f"{run}: {name}", str(figure["n"]), cell(figure), told, ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # What a probe changes reaches into the next column, which such a line has nothing in.
+    widths[3] = max(len(row[3]) for row in rows[: len(of_main) + 1])
+    lines = []
+    for name, n, value, valid, constant in rows:
+        line = f"  {name:<{widths[0]}}  {n:>{max(widths[1], 4)}}  {value:<{widths[2]}}  {valid:<{widths[3]}}  {constant}"
+        lines.append(line.rstrip())
     return [*lines, "  " + _told(counts)]
 
 
@@ -77,8 +82,17 @@ def main_run(result: Mapping[str, Any]) -> str:
 def cell(figure: Mapping[str, Any]) -> str:
     """A figure with its interval, as it is printed."""
     if figure["value"] is None:
-        return "not judged"
+        return "undefined" if figure["n"] else "not judged"
+    if figure["low"] is None:
+        return f"{_print(figure['value'], figure)} [unknown]"
     return f"{_print(figure['value'], figure)} [{_print(figure['low'], figure)}, {_print(figure['high'], figure)}]"
+
+
+def _valid(figure: Mapping[str, Any]) -> str:
+    """The figure over the answers that were valid, and how many those are; nothing where all are."""
+    if figure["valid_n"] == figure["n"]:
+        return ""
+    return f"{_print(figure['valid_value'], figure)} ({figure['valid_n']})" if figure["valid_n"] else "none"
 
 
 def _print(value: float | None, figure: Mapping[str, Any]) -> str:
@@ -97,6 +111,10 @@ def _print(value: float | None, figure: Mapping[str, Any]) -> str:
 def _signed(drop: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
     scale = 100.0 if figure["unit"] == "share" else 1.0
     digits = 3 if figure["unit"] == "correlation" else 1
+    if drop["value"] is None:
+        return "undefined"
+    if drop["low"] is None:
+        return f"{scale * drop['value']:+.{digits}f} [unknown]"
     return f"{scale * drop['value']:+.{digits}f} [{scale * drop['low']:+.{digits}f}, {scale * drop['high']:+.{digits}f}]"
 
 

@@ -201,7 +201,6 @@ BENCHMARK = Benchmark(
     upstream=upstream,
     baseline=("constant", constant),
     kinds=frozenset({AnswerKind.LEVEL, AnswerKind.SCALAR}),
-    max_new_tokens=512,
     notes=(
         "Figures of each dimension, never pooled. An answer without a number or level that can be read has the middle of the published "
         "scale, 50. plcc_fitted and rmse_fitted come after a logistic curve of four numbers, fitted to the same opinions; they are nan "

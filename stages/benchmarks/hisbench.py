@@ -49,7 +49,6 @@ BENCHMARK = Benchmark(
     rubric=RUBRIC,
     upstream=upstream.report,
     kinds=frozenset({AnswerKind.OPEN}),
-    max_new_tokens=256,
     notes="All figures depend on the judge: compare those of one judge and one prompt only (`judge` in scores.jsonl).",
     remarks=remarks,
 )

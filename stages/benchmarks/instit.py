@@ -63,7 +63,6 @@ BENCHMARK = Benchmark(
     rubric=RUBRIC,
     upstream=upstream.report,
     kinds=frozenset({AnswerKind.SINGLE_CHOICE, AnswerKind.OPEN}),
-    max_new_tokens=128,
     notes="Open-ended figures depend on the judge: compare those of one judge and one prompt only (`judge` in scores.jsonl).",
     remarks=remarks,
 )

@@ -102,7 +102,6 @@ BENCHMARK = Benchmark(
     upstream=upstream,
     baseline=("rest pose", at_rest),
     kinds=frozenset({AnswerKind.POSE}),
-    max_new_tokens=2048,
     notes=(
         "Joints are placed by the lengths of our own body of 1.7 m, not by SMPL's, so that MPJPE and PA-MPJPE differ a little from tables "
         "made with it. Joints 22 and 23 of PoseScript's poses are fingers, and left out. A missing pose is the rest pose. mpjre_l1x100 is "

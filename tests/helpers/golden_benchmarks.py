@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clip_files import tone, write_clip, write_image, write_wav
 
 SINGLE = "Multiple-choice question (select one answer choice)"
@@ -27,14 +29,25 @@ AQA: list[tuple[str, str, str, str, list[str], str, str | None]] = [
     ("audios/call.wav", "Fraud_Recognition", SINGLE, "Is it a fraud?", ["A.it is", "B.it is not"], "A", None),
     ("audios/call.wav", "Psychological_Chat", SINGLE, "What helps?", ["A.hush", "B.laugh", "C.listen", "D.go"], "C. listen", None),
 ]
+# Clip, dimension, level and opinion score.
+OPINIONS: list[tuple[str, str, str, float]] = [
+    ("seed1", "quality", "bad", 10.0),
+    ("seed2", "quality", "fair", 36.0),
+    ("seed3", "quality", "excellent", 60.0),
+    ("seed1", "authenticity", "poor", 30.0),
+    ("seed2", "authenticity", "good", 50.0),
+    ("seed3", "authenticity", "bad", 12.0),
+]
+DESCRIBED = {"3": "The person bows to the left.", "8": "Someone stands on one leg.", "9": "The arms point forward."}
 CHOICES = {"choice_a": "[1] sits.", "choice_b": "[1] leaves.", "choice_c": "[2] waits.", "choice_d": "[1] lifts [2]."}
 
 
 def write(folder: Path) -> dict[str, Path]:
     """The annotation files by name, written with their clips into `folder`, which is the media root of all of them.
 
-    `humansense_vqa` (7 items of all four patterns), `humansense_aqa` (2), `instit_` followed by each of the four splits (2 each), and
-    `hisbench` (a folder: two records of one turn, one of two turns).
+    `humansense_vqa` (7 items of all four patterns), `humansense_aqa` (2), `instit_` followed by each of the four splits (2 each),
+    `hisbench` (a folder: two records of one turn, one of two turns), `gen3dhf_text` and `gen3dhf_numerical` (three clips in two dimensions
+    each), `posescript` (a folder: three described poses) and `pose_images` (two rows of 4D-Humans, one of RPE-Refined).
     """
     _write_clips(folder)
     files: dict[str, Any] = {
@@ -51,7 +64,44 @@ def write(folder: Path) -> dict[str, Path]:
         his / "activity.json", [_hisbench("activity", ("What does she do?", "Sits down.")), _hisbench("activity", ("And he?", "Walks."))]
     )
     _dumped(his / "dialogue.json", [_hisbench("dialogue", ("Where is she?", "On the sofa."), ("What is next?", "She stands up."))])
-    return written | {"hisbench": his}
+    return written | {"hisbench": his} | _gen3dhf(folder) | _poses(folder)
+
+
+def _gen3dhf(folder: Path) -> dict[str, Path]:
+    """The same clips under `text/`, in words, and under `numerical/`, with scores."""
+    (folder / "video_RGB").mkdir()
+    for at, clip in enumerate(sorted({clip for clip, *_ in OPINIONS})):
+        write_clip(folder / "video_RGB" / f"{clip}.mp4", 2 * at + 2, 2)
+    out = {}
+    for layout in ("text", "numerical"):
+        (folder / layout).mkdir()
+        rows = []
+        for clip, dimension, level, score in OPINIONS:
+            asked = f"<video>Please rate the {dimension} of the human face in this video, considering all that you see."
+            said = f"The {dimension} of the human face in this video is {level}." + (f" ({score})" if layout == "numerical" else "")
+            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+            rows.append({"messages": turns, "videos": f"/database/video_RGB/{clip}.mp4"})
+        out[f"gen3dhf_{layout}"] = _dumped(folder / layout / "test.json", rows)
+    return out
+
+
+def _poses(folder: Path) -> dict[str, Path]:
+    """PoseScript's release with a sequence of AMASS, and images with SMPL parameters."""
+    release, sequences, images = folder / "posescript_release", folder / "AMASS" / "BMLrub" / "rub001", folder / "people"
+    for place in (release, sequences, images):
+        place.mkdir(parents=True)
+    turns = np.random.default_rng(5).normal(scale=0.3, size=(len(DESCRIBED) + 3, 156))
+    np.savez(sequences / "walk_poses.npz", poses=turns)
+    index = {key: ["AMASS", "BioMotionLab_NTroje/rub001/walk_poses.npz", frame] for frame, key in enumerate(DESCRIBED)}
+    (release / "ids_2_dataset_sequence_and_frame_index.json").write_text(json.dumps(index))
+    (release / "human6293.json").write_text(json.dumps(DESCRIBED))
+    rows: list[dict[str, Any]] = []
+    for number, pose in enumerate(turns[-3:, :72].tolist()):
+        write_image(images / f"{number}.png", seed=number)
+        rows.append({"image": f"people/{number}.png", "smpl_params": {"global_orient": pose[:3], "body_pose": pose[3:]}})
+    refined = {"real_image": rows[2]["image"], "conversations": [{"from": "human", "value": "<image>How does she stand?"}]}
+    rows[2] = refined | {"ground_truth": {"smpl_param": {"pose": turns[-1, :72].tolist()}}}
+    return {"posescript": release, "pose_images": _dumped(folder / "people.json", rows)}
 
 
 def _write_clips(folder: Path) -> None:

@@ -17,7 +17,10 @@ BEST = 2.0
 
 
 def report(scored: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
-    """{"scorer", "tasks": {task: {"score", "full_marks", "records"}}, "average", "n_r"}; `average` is the mean of the tasks' scores."""
+    """{"scorer", "tasks": {task: {"score", "full_marks", "records"}}, "average", "n_r"}; `average` is the mean of the tasks' scores.
+
+    Scores are None where answers wait for a judge and none was asked: it did not fail, and upstream scores nothing without one.
+    """
     last: dict[tuple[str, str], Scored] = {}
     for item in scored:
         # The turns of a dialogue share the place of their record.
@@ -27,11 +30,16 @@ def report(scored: Sequence[Scored], tagged: bool = False) -> dict[str, Any]:
     tasks: dict[str, list[float]] = {}
     for (task, _), item in last.items():
         tasks.setdefault(task, []).append(_grade(item))
+    repeats = max((len(_marks(item)) for item in scored), default=0)
+    waiting = repeats == 0 and any(item.score.value is None for item in scored)
+    scores = {task: None if waiting else sum(grades) for task, grades in tasks.items()}
     return {
         "scorer": "score_eval.py",
-        "tasks": {task: {"score": sum(grades), "full_marks": BEST * len(grades), "records": len(grades)} for task, grades in tasks.items()},
-        "average": sum(map(sum, tasks.values())) / len(tasks) if tasks else None,
-        "n_r": max((len(_marks(item)) for item in scored), default=0),
+        "tasks": {
+            task: {"score": scores[task], "full_marks": BEST * len(grades), "records": len(grades)} for task, grades in tasks.items()
+        },
+        "average": None if waiting or not tasks else sum(map(sum, tasks.values())) / len(tasks),
+        "n_r": repeats,
     }
 
 

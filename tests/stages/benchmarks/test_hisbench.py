@@ -73,5 +73,12 @@ def test_no_answer_is_nought_by_both_rules(records: list[Record]) -> None:
     assert upstream.report(items)["average"] == 0.0
 
 
+def test_without_a_judge_the_published_scorer_says_nothing(records: list[Record]) -> None:
+    """It did not fail, so it is not 0."""
+    report = upstream.report(scored(BENCHMARK, records, ["sits", "walks", None, "on the sofa"]))
+    assert (report["average"], report["n_r"]) == (None, 0)
+    assert [task["score"] for task in report["tasks"].values()] == [None, None]
+
+
 def test_fewer_sub_tasks_than_the_papers_are_said(records: list[Record]) -> None:
     assert remarks(records) == ["2 sub-tasks here, 16 in the paper: the averages are not comparable"]
