@@ -70,6 +70,10 @@ def _answers(records: Iterator[Record], service: Service, asking: Asking) -> Ite
                 if not under_way:
                     return
                 done, under_way = runner.run(asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED))
+                # Of several that failed at once the first is raised; asyncio would print the others unless they are looked at.
+                errors = [error for task in done if (error := task.exception()) is not None]
+                if errors:
+                    raise errors[0]
                 yield [task.result() for task in done]
         finally:
             runner.run(_stopped(under_way, client))

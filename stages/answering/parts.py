@@ -65,6 +65,7 @@ def messages(record: Record, shown: Shown) -> list[dict[str, Any]]:
         MediaError: a clip cannot be read.
         InputError: `files` are asked for, and the record's clip is an altered one or a folder of frames.
     """
+    check(record, shown)
     refs = iter(record.media)
     out = []
     for message in prompts.render(record, shown.template, shown.system):
@@ -74,6 +75,15 @@ def messages(record: Record, shown: Shown) -> list[dict[str, Any]]:
         is_text = all(part["type"] == "text" for part in parts)
         out.append({"role": message["role"], "content": "\n".join(part["text"] for part in parts) if is_text else parts})
     return out
+
+
+def check(record: Record, shown: Shown) -> None:
+    """Raises `InputError` for a record that cannot be shown as it is asked for, before anything of it is read."""
+    for ref in record.media:
+        altered, is_folder = bool(ref.blank) or ref.shuffle is not None, os.path.isdir(ref.path)
+        if shown.media == "files" and (altered or is_folder):
+            what = "is a folder of frames" if is_folder else "is shown blank or shuffled"
+            raise InputError(f"{ref.path!r} {what}, and media is 'files', which sends a clip as it is; allowed: 'frames'")
 
 
 def _of(ref: MediaRef, shown: Shown) -> Iterator[Part]:
@@ -91,9 +101,6 @@ def _sampled(ref: MediaRef, shown: Shown) -> Iterator[Part]:
 
 
 def _whole(ref: MediaRef, limits: MediaLimits) -> Iterator[Part]:
-    if ref.blank or ref.shuffle is not None or os.path.isdir(ref.path):
-        what = "is a folder of frames" if os.path.isdir(ref.path) else "is shown blank or shuffled"
-        raise InputError(f"{ref.path!r} {what}, and media is 'files', which sends a clip as it is; allowed: 'frames'")
     kind = f"{ref.kind}_url"
     yield {"type": kind, kind: {"url": _url(_type(ref), _bytes(ref.path))}}
     if ref.kind == "video" and ref.sound is not None:

@@ -26,7 +26,7 @@ from omnistage.rl import policy
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.heads import carried
 from omnistage.stages import files, presentation, rows, run_directory
-from omnistage.stages.answering import local, plan, remote
+from omnistage.stages.answering import local, parts, plan, remote
 from omnistage.stages.answering.journal import Journal
 from omnistage.stages.answering.parts import Shown
 from omnistage.stages.benchmarks import items, registry, scoring, setup
@@ -252,15 +252,21 @@ def evaluate_endpoint(
     ways = plan.ways(evaluation.samples, evaluation.controls)
     shown = Presentation(prompt=prompt or _usual_prompt(evaluation.benchmark))
     batches = plan.batches(asked, ways, evaluation.batch_size, seed)
+    limits = MediaLimits(fps=shown.media.fps, max_frames=shown.media.max_frames, max_sound_s=shown.media.max_sound_s)
+    sent = Shown(shown.prompt, shown.system_prompt, media, limits, shown.media.max_pixels)
+    # Before the first answer is paid for.
+    for record in (record for batch in batches for record in batch.records):
+        try:
+            parts.check(record, sent)
+        except InputError as error:
+            raise InputError(f"{record.source}: {error}") from error
     with run_directory.held(out):
         given = {"endpoint": {"url": service.url, "model": service.model, "media": media}}
         begin(out, benchmark, asked, evaluation, ways, shown, given, seed)
         journal = Journal(out)
         if again:
             say(f"{out}: {journal.forget_errors(batches)} batches are asked again")
-        limits = MediaLimits(fps=shown.media.fps, max_frames=shown.media.max_frames, max_sound_s=shown.media.max_sound_s)
-        parts = Shown(shown.prompt, shown.system_prompt, media, limits, shown.media.max_pixels)
-        remote.ask(service, parts, batches, journal, [record.id for record in asked])
+        remote.ask(service, sent, batches, journal, [record.id for record in asked])
         return scored(out, judge, upstream, embedding)
 
 
