@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import comb
 
+from omnistage.data.records import AnswerKind
 from omnistage.stages.benchmarks.base import Scored
 from omnistage.stages.benchmarks.items import SAMPLE, Score
+
+# Kinds whose value is an error.
+_ERRORS = frozenset({AnswerKind.SCALAR, AnswerKind.POSE})
 
 
 def derived(runs: Mapping[str, Sequence[Scored]]) -> dict[str, list[Scored]]:
@@ -23,8 +27,8 @@ def derived(runs: Mapping[str, Sequence[Scored]]) -> dict[str, list[Scored]]:
     if n < 2:
         return {}
     of_items = list(zip(*sampled, strict=True))
-    # Only what is right or wrong passes; marks and errors have no such reading.
-    if any(scored.score.value not in (0.0, 0.5, 1.0) for of_item in of_items for scored in of_item):
+    # Only what is right or wrong passes; marks and errors have no such reading, whatever their values happen to be.
+    if any(scored.score.scorer == "judge" or scored.record.kind in _ERRORS for of_item in of_items for scored in of_item):
         return {}
     sizes = sorted({2**power for power in range(n.bit_length()) if 2**power <= n} | {n})
     out = {f"pass@{k}": [_passed(of_item, k) for of_item in of_items] for k in sizes}

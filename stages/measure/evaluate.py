@@ -58,7 +58,8 @@ def check(records: Sequence[Record], measurement: Measurement) -> None:
             raise InputError(f"{record.source}: {error}") from error
         if score.value is None and benchmark.rubric is None:
             raise InputError(f"{record.source}: {score.reason}; benchmark {benchmark.name!r} needs answers that are right or wrong")
-        if benchmark.kinds is not None and record.kind not in benchmark.kinds:
+        # A judge would mark anything. What is graded was just graded; an open answer that is a number is.
+        if benchmark.rubric is not None and benchmark.kinds is not None and record.kind not in benchmark.kinds:
             allowed = ", ".join(sorted(benchmark.kinds))
             raise InputError(f"{record.source}: a question of kind {record.kind}; benchmark {benchmark.name!r} asks for {allowed}")
     for control in measurement.controls:

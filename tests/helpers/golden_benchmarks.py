@@ -46,8 +46,8 @@ def write(folder: Path) -> dict[str, Path]:
     """The annotation files by name, written with their clips into `folder`, which is the media root of all of them.
 
     `humansense_vqa` (7 items of all four patterns), `humansense_aqa` (2), `instit_` followed by each of the four splits (2 each),
-    `hisbench` (a folder: two records of one turn, one of two turns), `gen3dhf_text` and `gen3dhf_numerical` (three clips in two dimensions
-    each), `posescript` (a folder: three described poses) and `pose_images` (two rows of 4D-Humans, one of RPE-Refined).
+    `hisbench` (a folder: two records of one turn, one of two turns), `gen3dhf_text_` and `gen3dhf_numerical_` followed by `quality` and
+    `authenticity` (the same three clips each), `posescript` (a folder: three described poses) and `pose_images` (two rows of 4D-Humans, one of RPE-Refined).
     """
     _write_clips(folder)
     files: dict[str, Any] = {
@@ -75,13 +75,14 @@ def _gen3dhf(folder: Path) -> dict[str, Path]:
     out = {}
     for layout in ("text", "numerical"):
         (folder / layout).mkdir()
-        rows = []
-        for clip, dimension, level, score in OPINIONS:
-            asked = f"<video>Please rate the {dimension} of the human face in this video, considering all that you see."
-            said = f"The {dimension} of the human face in this video is {level}." + (f" ({score})" if layout == "numerical" else "")
-            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
-            rows.append({"messages": turns, "videos": f"/database/video_RGB/{clip}.mp4"})
-        out[f"gen3dhf_{layout}"] = _dumped(folder / layout / "test.json", rows)
+        for dimension in ("quality", "authenticity"):
+            rows = []
+            for clip, level, score in [(clip, level, score) for clip, about, level, score in OPINIONS if about == dimension]:
+                asked = f"<video>Please rate the {dimension} of the human face in this video, considering all that you see."
+                said = f"The {dimension} of the human face in this video is {level}." + (f" ({score})" if layout == "numerical" else "")
+                turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+                rows.append({"messages": turns, "videos": f"/database/video_RGB/{clip}.mp4"})
+            out[f"gen3dhf_{layout}_{dimension}"] = _dumped(folder / layout / f"eval_{dimension}.json", rows)
     return out
 
 
