@@ -47,7 +47,8 @@ def write(folder: Path) -> dict[str, Path]:
 
     `humansense_vqa` (7 items of all four patterns), `humansense_aqa` (2), `instit_` followed by each of the four splits (2 each),
     `hisbench` (a folder: two records of one turn, one of two turns), `gen3dhf_text_` and `gen3dhf_numerical_` followed by `quality` and
-    `authenticity` (the same three clips each), `posescript` (a folder: three described poses) and `pose_images` (two rows of 4D-Humans, one of RPE-Refined).
+    `authenticity` (the same three clips each), `posescript` (a folder: three described poses) and `pose_images` (two rows of 4D-Humans,
+    one of RPE-Refined).
     """
     _write_clips(folder)
     files: dict[str, Any] = {
