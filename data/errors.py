@@ -52,6 +52,10 @@ class RewardError(OmnistageError, RuntimeError):
     """A reward function failed; the message names the reward and the record."""
 
 
+class GateError(OmnistageError, RuntimeError):
+    """A stage's model does not pass the stage's gate; the run has ended before the next stage, and the message says how to go on."""
+
+
 class BlindBatchError(OmnistageError, RuntimeError):
     """A batch has media placeholders in its token ids and no features for them: it would train blind."""
 

@@ -94,4 +94,4 @@ def run(
         peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage.name)),
     )
-    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe))
+    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

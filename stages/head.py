@@ -74,4 +74,4 @@ def run(
         peft_config=adapter,
         callbacks=training.callbacks(out, stage.name),
     )
-    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe))
+    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import Qwen2_5OmniProcessor
 
 from omnistage.data.errors import InputError
 from omnistage.rl import policy
@@ -37,16 +39,26 @@ def merge(checkpoint: str, out: Path, *, base: str | None = None, dtype: str = "
         raise InputError(f"{about}: names no base model; give it (--base)")
     policy.check_folder(under, "--base" if base else f"{about}: base model")
     files.make_folder(out, "--out")
-    model = policy.load(under, dtype=dtype)
+    model, processor = merged(folder, under, dtype=dtype)
+    training.write_folder(model, out, processor, presentation.of_checkpoint(under), state_of(model))
+    return out
+
+
+def merged(folder: Path, under: str, *, dtype: str = "float32", attention: str = "auto") -> tuple[Any, Qwen2_5OmniProcessor]:
+    """The model `under` the adapters of a folder with them merged in, with the heads of that folder, else its own; and its processor."""
+    model = policy.load(under, dtype=dtype, attention=attention)
     processor = policy.load_processor(str(folder) if (folder / "processor_config.json").is_file() else under)
     if len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
     with torch.no_grad():
-        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    carried.attach(merged, folder)
-    state = {name: value.detach().cpu().clone() for name, value in merged.state_dict().items()}
-    training.write_folder(merged, out, processor, presentation.of_checkpoint(under), state)
-    return out
+        whole = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    carried.attach(whole, folder)
+    return whole, processor
+
+
+def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of a model's tensors by name, in the host's memory."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def told(out: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +19,13 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from transformers import Qwen2_5OmniProcessor
 
-from omnistage.data import pass_rates, synth
-from omnistage.data.errors import InputError, unknown_name
-from omnistage.data.records import Record
+from omnistage.data import synth
+from omnistage.data.errors import GateError, InputError, unknown_name
 from omnistage.rl import policy, tiny
 from omnistage.rl.encoding import Encoder
-from omnistage.rl.sampler import Pool
-from omnistage.rl.sft_trainer import check_demonstrations
-from omnistage.stages import files, grpo, head, presentation, rows, run_directory, sft, training
+from omnistage.stages import checks, choose, files, gate, grpo, head, merge, presentation, run_directory, sft, training
 from omnistage.stages.main_process import on_main, say
-from omnistage.stages.measure import evaluate, head_values, summary
+from omnistage.stages.measure import against, evaluate, head_values, summary
 from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, HeadStage, Recipe, SftStage, Synth, Training
 
 START = "00-start"
@@ -42,9 +38,7 @@ class Run:
     recipe: Recipe
     folder: Path
     base: str = ""
-    train_rows: dict[str, tuple[list[Record], list[Pool]]] = field(default_factory=dict)
-    kept: dict[str, list[rows.Kept]] = field(default_factory=dict)
-    held_out: dict[str, list[Record]] = field(default_factory=dict)
+    rows: checks.Rows = field(default_factory=checks.Rows)
     encoder: Encoder | None = None
 
     def encoder_for(self, model_folder: str) -> Encoder:
@@ -66,6 +60,7 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
 
     Raises:
         InputError: something that the user gave is wrong; nothing has been trained then.
+        GateError: a stage's model does not pass the stage's gate; the stages after it have not run, and the summary is written.
     """
     names = [stage.name for stage in recipe.stages]
     for chosen in (first, only):
@@ -75,24 +70,30 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
     if recipe.launch.threads:
         torch.set_num_threads(recipe.launch.threads)
     this = Run(recipe, Path(recipe.run_dir))
-    _check_settings(recipe)
+    checks.check_settings(recipe)
     if recipe.synth is None:
-        _read_rows(this)
-    _note_other_presentation(recipe)
+        this.rows = checks.read(recipe)
+    checks.note_other_presentation(recipe)
     with run_directory.held(this.folder):
         run_directory.claim(recipe, this.folder, source)
         if recipe.synth is not None:
             _render(this, recipe.synth)
-            _read_rows(this)
+            this.rows = checks.read(recipe)
         _start_model(this)
         if first is not None:
             _previous_is_there(this, names.index(first))
         chosen_stages = [only] if only else names[names.index(first) :] if first else []
         run_directory.forget_once(this.folder, {name: recipe.stage_dir(name) for name in chosen_stages})
+        stopped: str | None = None
         for index, stage in enumerate(recipe.stages):
             if only is None or stage.name == only:
                 _stage(this, index)
-        run_directory.forgotten_is_done(this.folder)
+                # Whoever goes on from a stage has seen what the gates before it say.
+                stopped = _gate(this, index, passed_over=first is not None and index < names.index(first))
+            if stopped is not None:
+                break
+        else:
+            run_directory.forgotten_is_done(this.folder)
     path = this.folder / "summary.json"
     if PartialState().is_main_process:
         result = summary.build(recipe, this.folder)
@@ -100,26 +101,12 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
         print(summary.table(result))
         print(f"\nrun directory: {this.folder}")
     PartialState().wait_for_everyone()
+    if stopped is not None:
+        raise GateError(stopped)
     return path
 
 
-# What is checked and prepared before the first stage.
-
-
-def _check_settings(recipe: Recipe) -> None:
-    """What a recipe asks of TRL, of rewards and of the model, before anything is written."""
-    if recipe.model.path is not None:
-        policy.check_folder(recipe.model.path)
-    policy.attention_for(recipe.model.attention, recipe.model.dtype)
-    for stage in recipe.stages:
-        out, rows_known_later = recipe.stage_dir(stage.name), 1
-        if isinstance(stage, SftStage):
-            sft.config(stage, recipe, out, rows_known_later, recipe.seed)
-        elif isinstance(stage, HeadStage):
-            head.config(stage, recipe, out, rows_known_later, recipe.seed)
-        elif isinstance(stage, GrpoStage):
-            grpo.config(stage, recipe, out, rows_known_later, recipe.seed)
-            grpo.rewards_of(stage)
+# What is prepared before the first stage.
 
 
 def _render(this: Run, given: Synth) -> None:
@@ -144,44 +131,6 @@ def _render(this: Run, given: Synth) -> None:
         if not rendered:
             _add_seconds(this.folder / START, "render_s", time.monotonic() - began)
     PartialState().wait_for_everyone()
-
-
-def _read_rows(this: Run) -> None:
-    """Read every row of the run, and check what can be checked without a model."""
-    for stage in this.recipe.stages:
-        if isinstance(stage, EvaluateStage):
-            this.held_out[stage.name] = rows.read_sources(stage.data)
-            evaluate.check(this.held_out[stage.name], stage)
-        else:
-            records, pools, this.kept[stage.name] = rows.counted_pools(stage.data)
-            this.train_rows[stage.name] = records, pools
-            if isinstance(stage, SftStage):
-                check_demonstrations(records)
-            elif isinstance(stage, GrpoStage):
-                grpo.check_refills(stage, pools)
-            else:
-                head.check(stage, records)
-                if stage.evaluation is not None:
-                    this.held_out[stage.name] = rows.read_sources(stage.evaluation.data)
-                    head_values.check(this.held_out[stage.name], stage)
-    if this.recipe.evaluation is not None:
-        this.held_out[""] = rows.read_sources(this.recipe.evaluation.data)
-        evaluate.check(this.held_out[""], this.recipe.evaluation)
-    _check_apart(this)
-    if this.recipe.synth is None:
-        for records in [*(found for found, _ in this.train_rows.values()), *this.held_out.values()]:
-            rows.check_media(records)
-
-
-def _check_apart(this: Run) -> None:
-    """Raises `InputError` when a held-out clip is also a training clip (by path; by content is the data doctor's work)."""
-    trained = {ref.path: r.source for records, _ in this.train_rows.values() for r in records for ref in r.media}
-    for record in (record for records in this.held_out.values() for record in records):
-        for ref in record.media:
-            if ref.path in trained:
-                raise InputError(
-                    f"{record.source}: {ref.path} is also a training clip ({trained[ref.path]}); held-out clips must be unseen"
-                )
 
 
 def _start_model(this: Run) -> None:
@@ -220,7 +169,7 @@ def _corpus(this: Run) -> list[str]:
     """Text that a tiny tokenizer should know: what the renderer can say, and whatever the stages' rows say."""
     from omnistage.data import prompts
 
-    records = [record for rows_, _ in this.train_rows.values() for record in rows_]
+    records = [record for rows_, _ in this.rows.train.values() for record in rows_]
     said = [prompts.text(record, this.recipe.prompt) for record in records] + [r.response for r in records if r.response]
     if this.recipe.synth is None:
         return said
@@ -248,7 +197,7 @@ def _stage(this: Run, index: int) -> None:
         run_directory.note_start(out, start)
     if isinstance(stage, EvaluateStage):
         if not done:
-            encoder, records = this.encoder_for(start), this.held_out[stage.name]
+            encoder, records = this.encoder_for(start), this.rows.held_out[stage.name]
             evaluate.measure(
                 _load(this, start),
                 encoder,
@@ -260,12 +209,18 @@ def _stage(this: Run, index: int) -> None:
                 shown=presentation.of_recipe(this.recipe),
                 seed=this.recipe.seed,
             )
+        earlier = [this.recipe.stage_dir(one.name) for one in this.recipe.stages[:index] if isinstance(one, EvaluateStage)]
+        on_main(lambda: against.note(out, earlier))
         return
-    if not done:
-        on_main(lambda: files.write_json(out / run_directory.DATA, [block.counts() for block in this.kept[stage.name]]))
+    if not done and not choose.is_trained(out):
+        on_main(lambda: files.write_json(out / run_directory.DATA, [block.counts() for block in this.rows.kept[stage.name]]))
         began = time.monotonic()
         _train(this, stage, index, out, start)
         _add_seconds(out, "train_s", time.monotonic() - began)
+    if stage.choose is not None:
+        if not done:
+            _choose(this, stage, out, start)
+        on_main(lambda: choose.tidy(out))
     if isinstance(stage, HeadStage) and stage.evaluation is not None:
         _measure_head(this, stage, out)
     if this.recipe.evaluation is not None and stage.evaluate:
@@ -278,15 +233,52 @@ def _train(this: Run, stage: SftStage | GrpoStage | HeadStage, index: int, out: 
     set_seed(begin.seed)
     encoder = this.encoder_for(start)
     if isinstance(stage, SftStage):
-        sft.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
+        sft.run(stage, this.recipe, out, begin, encoder, this.rows.train[stage.name])
     elif isinstance(stage, HeadStage):
-        head.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
+        head.run(stage, this.recipe, out, begin, encoder, this.rows.train[stage.name])
     else:
-        grpo.run(stage, this.recipe, out, begin, encoder, this.train_rows[stage.name])
+        grpo.run(stage, this.recipe, out, begin, encoder, this.rows.train[stage.name])
     # A trainer and its callbacks hold each other: without this the stage's weights would lie beside the next ones.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _choose(this: Run, stage: Training, out: Path, start: str) -> None:
+    if stage.choose is None:
+        return
+    began = time.monotonic()
+
+    def load(checkpoint: str) -> Any:
+        return _load(this, checkpoint, under=start)
+
+    choose.run(stage, this.recipe, stage.choose, out, this.encoder_for(start), this.rows.validation[stage.name], load, start)
+    _add_seconds(out, "evaluate_s", time.monotonic() - began)
+
+
+def _gate(this: Run, index: int, *, passed_over: bool) -> str | None:
+    """Judge a stage once, say so every time, and return why the run must not go on, if so."""
+    stage = this.recipe.stages[index]
+    if not isinstance(stage, Training) or stage.gate is None:
+        return None
+    out, asked, trains = this.recipe.stage_dir(stage.name), stage.gate, stage
+    start = Path(_previous_model(this, index))
+    before = this.folder / START if str(start) == this.base else start.parent
+    # What a stage gained over a model that it was not trained from says nothing.
+    known = (before / "evaluation" / "scores.json").exists() and not run_directory.is_stale(out, str(start))
+
+    def judge() -> None:
+        if gate.kept(out) is None:
+            verdict = gate.judge(trains, asked, out / "evaluation", before / "evaluation" if known else None)
+            files.write_json(out / gate.NAME, verdict)
+
+    on_main(judge)
+    verdict = gate.kept(out) or {}
+    if verdict["passed"] or asked.otherwise == "say" or passed_over:
+        say(verdict["said"])
+        return None
+    following = next((later.name for later in this.recipe.stages[index + 1 :]), None)
+    return f"{verdict['said']}; {gate.how_to_go_on(following)}"
 
 
 def _stage_seed(seed: int, name: str) -> int:
@@ -301,21 +293,6 @@ def _previous_is_there(this: Run, index: int) -> None:
         raise InputError(f"stage {name!r} starts from {start}, which is not there yet; run the stage before it first")
 
 
-def _note_other_presentation(recipe: Recipe) -> None:
-    """Say when a model was trained, or pass rates were measured, with clips and questions shown otherwise than this recipe shows them."""
-    before: dict[str, dict[str, Any]] = {}
-    if recipe.model.path is not None and (Path(recipe.model.path) / presentation.NAME).is_file():
-        before[f"{recipe.model.path} was trained"] = presentation.of_checkpoint(recipe.model.path).model_dump(mode="json")
-    for rate in (source.pass_rate for stage in recipe.stages for source in stage.data):
-        if rate is not None and isinstance(shown := pass_rates.read(rate.file).settings.get("shown"), dict):
-            before[f"the pass rates in {rate.file} were measured"] = shown
-    now = presentation.of_recipe(recipe).model_dump(mode="json")
-    for what, shown in before.items():
-        for name in ("prompt", "media", "system_prompt"):
-            if shown.get(name) != now[name]:
-                say(f"note: {what} with {name} {json.dumps(shown.get(name))}, and this recipe has {json.dumps(now[name])}")
-
-
 def _previous_model(this: Run, index: int) -> str:
     stage = this.recipe.stages[index]
     if isinstance(stage, Training) and stage.start is not None:
@@ -326,8 +303,13 @@ def _previous_model(this: Run, index: int) -> str:
     return this.base
 
 
-def _load(this: Run, folder: str) -> Any:
-    model = policy.load(folder, dtype=this.recipe.model.dtype, attention=this.recipe.model.attention)
+def _load(this: Run, folder: str, *, under: str | None = None) -> Any:
+    """A frozen model to ask; `under` is the one that the adapters of a checkpoint stand on."""
+    given = this.recipe.model
+    if under is not None and (Path(folder) / merge.ADAPTER).is_file():
+        model, _ = merge.merged(Path(folder), under, dtype=given.dtype, attention=given.attention)
+    else:
+        model = policy.load(folder, dtype=given.dtype, attention=given.attention)
     policy.freeze(model, ["vision", "audio", "language"])
     return model.cuda() if torch.cuda.is_available() else model
 
@@ -340,7 +322,7 @@ def _measure(this: Run, out: Path, model_folder: str, *, with_controls: bool) ->
     evaluate.measure(
         _load(this, model_folder),
         this.encoder_for(model_folder),
-        this.held_out[""],
+        this.rows.held_out[""],
         out / "evaluation",
         evaluation,
         with_controls=with_controls,
@@ -356,9 +338,9 @@ def _measure_head(this: Run, stage: HeadStage, out: Path) -> None:
         return
     began = time.monotonic()
     folder = str(out / "model")
-    trained_on, _ = this.train_rows[stage.name]
+    trained_on, _ = this.rows.train[stage.name]
     head_values.measure(
-        _load(this, folder), this.encoder_for(folder), this.held_out[stage.name], trained_on, out, stage, seed=this.recipe.seed
+        _load(this, folder), this.encoder_for(folder), this.rows.held_out[stage.name], trained_on, out, stage, seed=this.recipe.seed
     )
     _add_seconds(out, "evaluate_s", time.monotonic() - began)
 

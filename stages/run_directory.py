@@ -17,7 +17,7 @@ from omnistage.stages import files
 from omnistage.stages.difference import first_difference
 from omnistage.stages.main_process import on_main
 from omnistage.stages.recipe.loading import dump
-from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe
+from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe, Training
 
 VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
 AGAIN = "again.json"
@@ -61,6 +61,7 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     follows from its seed."""
     sources = [source for stage in recipe.stages for source in stage.data]
     sources += [source for stage in recipe.stages if isinstance(stage, HeadStage) and stage.evaluation for source in stage.evaluation.data]
+    sources += [source for stage in recipe.stages if isinstance(stage, Training) and stage.choose for source in stage.choose.data]
     sources += recipe.evaluation.data if recipe.evaluation else []
     names = [source.path for source in sources] if recipe.synth is None else []
     names += [source.quarantine for source in sources if source.quarantine is not None]

@@ -45,4 +45,4 @@ def run(stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encod
         peft_config=training.adapter(stage, recipe),
         callbacks=training.callbacks(out, stage.name),
     )
-    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe))
+    training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

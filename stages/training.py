@@ -36,7 +36,7 @@ from omnistage.rl import policy
 from omnistage.rl.heads import carried
 from omnistage.rl.stale_gradients import NoStaleGradients
 from omnistage.stages import files, preemption, presentation
-from omnistage.stages.main_process import say
+from omnistage.stages.main_process import on_main, say
 from omnistage.stages.nonfinite import SkipNonFinite
 from omnistage.stages.preemption import SaveAndStop
 from omnistage.stages.presentation import Presentation
@@ -49,6 +49,8 @@ ConfigT = TypeVar("ConfigT", bound=TrainingArguments)
 CHECKPOINTS_KEPT = 2
 # Bytes: a disk with less is taken for full where a library hides why it could not write.
 LEAST_FREE = 1_000_000
+# Says in the folder of a stage whose model is chosen among its checkpoints that all of them are there.
+TRAINED = "choice/trained.json"
 SHOWN = ("loss", "reward", "rewards/accuracy/mean")
 # Fields of TRL's configs that a stage's `trainer:` must not set, and where the recipe sets them.
 OWNED = {
@@ -135,7 +137,7 @@ def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *,
         "disable_tqdm": True,
         "save_strategy": "steps" if stage.save_every else "no",
         "save_steps": stage.save_every or 1,
-        "save_total_limit": CHECKPOINTS_KEPT,
+        "save_total_limit": CHECKPOINTS_KEPT if stage.choose is None else None,
         "dataloader_pin_memory": gpu,
         "ddp_find_unused_parameters": True if launch.engine == "ddp" else None,
         "deepspeed": deepspeed_settings(launch),
@@ -263,8 +265,11 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: Presentation) -> None:
-    """Train from the newest whole checkpoint of `out`, if any; then write the plain model folder `out/model`, sealed last."""
+def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: Presentation, stage: Training) -> None:
+    """Train from the newest whole checkpoint of `out`, if any; then write the plain model folder `out/model`, sealed last.
+
+    A stage whose model is chosen leaves its checkpoints alone, the last of which holds the last weights (`stages.choose`).
+    """
     # It would print every step's whole log.
     trainer.remove_callback(PrinterCallback)
     checkpoint = newest(out / "checkpoints")
@@ -275,7 +280,10 @@ def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: P
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, SaveAndStop):
                 preemption.between(callback)
-        save_model(trainer, out / "model", processor, shown)
+        if stage.choose is None:
+            save_model(trainer, out / "model", processor, shown)
+        else:
+            on_main(lambda: files.write_json(out / TRAINED, {"steps": trainer.state.global_step}))
     # Else the model that is measured next would be spread over the ranks as it is loaded, too.
     unset_hf_deepspeed_config()
     preemption.stop_if_asked()

@@ -34,10 +34,10 @@ def table(result: Mapping[str, Any]) -> list[str]:
         cells = [f"**{name}**" if name == result["headline"] else name, str(figure["n"]), cell(figure)]
         cells.append(_valid(figure) or "the same")
         if baseline:
-            cells.append(_print(baseline["figures"].get(name), figure))
+            cells.append(printed(baseline["figures"].get(name), figure))
         for run in others:
             other, drop = result["runs"][run]["figures"].get(name), probes.get(run, {}).get(name)
-            cells.append("" if other is None else _print(other["value"], other) + (f" ({_signed(drop, figure)})" if drop else ""))
+            cells.append("" if other is None else printed(other["value"], other) + (f" ({signed(drop, figure)})" if drop else ""))
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", _told(counts)]
     return lines
@@ -50,13 +50,13 @@ def text_table(result: Mapping[str, Any]) -> list[str]:
     baseline = result.get("baseline")
     rows = [("", "n", f"{main} [95 % interval]", "valid only", baseline["name"] if baseline else "")]
     for name, figure in of_main.items():
-        constant = _print(baseline["figures"].get(name), figure) if baseline else ""
+        constant = printed(baseline["figures"].get(name), figure) if baseline else ""
         rows.append((name, str(figure["n"]), cell(figure), _valid(figure), constant))
     for run in (run for run in result["runs"] if run != main):
         drops = result.get("probes", {}).get(run, {})
         for name, figure in result["runs"][run]["figures"].items():
             if name == result["headline"]:
-                told = f"{_signed(drops[name], figure)} to {main}" if name in drops else ""
+                told = f"{signed(drops[name], figure)} to {main}" if name in drops else ""
                 rows.append((f"{run}: {name}", str(figure["n"]), cell(figure), told, ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # What a probe changes reaches into the next column, which such a line has nothing in.
@@ -84,18 +84,18 @@ def cell(figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return "undefined" if figure["n"] else "not judged"
     if figure["low"] is None:
-        return f"{_print(figure['value'], figure)} [unknown]"
-    return f"{_print(figure['value'], figure)} [{_print(figure['low'], figure)}, {_print(figure['high'], figure)}]"
+        return f"{printed(figure['value'], figure)} [unknown]"
+    return f"{printed(figure['value'], figure)} [{printed(figure['low'], figure)}, {printed(figure['high'], figure)}]"
 
 
 def _valid(figure: Mapping[str, Any]) -> str:
     """The figure over the answers that were valid, and how many those are; nothing where all are."""
     if figure["valid_n"] == figure["n"]:
         return ""
-    return f"{_print(figure['valid_value'], figure)} ({figure['valid_n']})" if figure["valid_n"] else "none"
+    return f"{printed(figure['valid_value'], figure)} ({figure['valid_n']})" if figure["valid_n"] else "none"
 
 
-def _print(value: float | None, figure: Mapping[str, Any]) -> str:
+def printed(value: float | None, figure: Mapping[str, Any]) -> str:
     """Shares in percent, correlations with two digits, all else with one."""
     if value is None:
         return ""
@@ -108,14 +108,12 @@ def _print(value: float | None, figure: Mapping[str, Any]) -> str:
             return f"{value:.1f} {unit}"
 
 
-def _signed(drop: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
+def signed(drop: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
+    """A difference with its interval, as it is printed; `?` is a bound that could not be had."""
     scale = 100.0 if figure["unit"] == "share" else 1.0
     digits = 3 if figure["unit"] == "correlation" else 1
-    if drop["value"] is None:
-        return "undefined"
-    if drop["low"] is None:
-        return f"{scale * drop['value']:+.{digits}f} [unknown]"
-    return f"{scale * drop['value']:+.{digits}f} [{scale * drop['low']:+.{digits}f}, {scale * drop['high']:+.{digits}f}]"
+    value, low, high = ("?" if drop[name] is None else f"{scale * drop[name]:+.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _protocol(setup: Mapping[str, Any]) -> list[tuple[str, str]]:

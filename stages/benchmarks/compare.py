@@ -82,15 +82,16 @@ def compare_runs(
 def table(result: Mapping[str, Any]) -> str:
     """What `compare` or `compare_runs` found, for a terminal; figures are scaled, `*` marks a p below 0.05."""
     if "runs" in result:
-        lines = []
+        out = []
         for name, found in result["runs"].items():
-            lines += [f"{name} against {result['against']} ({found['items']} items of both)", *_lines(found["figures"]), ""]
-        return "\n".join(lines[:-1]) if lines else f"{result['folder']} has no run beside {result['against']}"
+            out += [f"{name} against {result['against']} ({found['items']} items of both)", *lines(found["figures"]), ""]
+        return "\n".join(out[:-1]) if out else f"{result['folder']} has no run beside {result['against']}"
     head = f"{result['after']} against {result['before']} ({result['items']} items, run {result['run']})"
-    return "\n".join([head, *_lines(result["figures"])])
+    return "\n".join([head, *lines(result["figures"])])
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rows of `compare` as lines for a terminal, under their heads."""
     width = max([len(row["name"]) for row in rows] + [6])
     out = [f"{'figure':<{width}}{'before':>9}{'after':>9}{'difference [95 %]':>28}{'p':>9}{'smallest':>10}{'items':>7}{'clips':>7}"]
     for row in rows:

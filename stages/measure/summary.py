@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnistage.stages import files, run_directory
+from omnistage.stages import choose, files, gate, run_directory
 from omnistage.stages.benchmarks import card, items, scoring
 from omnistage.stages.benchmarks.base import majority
-from omnistage.stages.measure import head_values
+from omnistage.stages.measure import against, head_values
 from omnistage.stages.measure.statistics import paired_difference, share
 from omnistage.stages.recipe.choices import CONTROLS
 from omnistage.stages.recipe.schema import EvaluateStage, Recipe
@@ -86,7 +86,7 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     """The summary of all stages that are done, in order; `gain` is against the stage's own start, paired by item.
 
     `stale` marks a stage whose predecessor was trained again after it, `data` says what it drew of each source and how many records of it
-    were left out.
+    were left out; `gates` and `choices` hold the stages' `gate.json` and `choice.json`, an evaluate stage's `against` its comparison.
     """
     start = run_dir / "00-start"
     before = measured_of(start)
@@ -97,12 +97,15 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     previous: str | None = None
     # What each stage answered, so that a stage is compared with the one that it started from.
     rights: dict[str, Measured] = {}
+    asked: list[Path] = []
     for stage in recipe.stages:
         folder, clock = recipe.stage_dir(stage.name), _seconds(recipe.stage_dir(stage.name))
         measured = (folder / "evaluation" / scoring.FIGURES).exists()
         if isinstance(stage, EvaluateStage):
             if measured:
-                result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json")
+                compared = {"against": against.kept(folder, asked)}
+                result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json") | compared
+            asked.append(folder)
             continue
         if stage.start is not None:
             previous, before = str(recipe.stage_dir(stage.start) / "model"), rights.get(stage.start, NOTHING)
@@ -111,6 +114,9 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
             spent = {"seconds": clock.get("train_s", 0.0), "evaluation_seconds": clock.get("evaluate_s", 0.0)}
             found = files.read_json(folder / head_values.FOLDER / "scores.json")
             result.setdefault("heads", {})[stage.name] = found | spent | {"stale": stale}
+        for name, kept in (("gates", gate.kept(folder)), ("choices", choose.kept(folder))):
+            if kept is not None:
+                result.setdefault(name, {})[stage.name] = kept | {"stale": stale}
         # The next one starts from this stage, whether it was measured or not.
         previous, start_of_this, before = str(folder / "model"), before, measured_of(folder)
         rights[stage.name] = before
@@ -140,8 +146,8 @@ def table(result: dict[str, Any]) -> str:
     stages, evaluations = result["stages"], result.get("evaluations", {})
     heads = result.get("heads", {})
     if not stages and not evaluations:
-        if heads:
-            return "\n".join(heads_table(heads))
+        if heads or judged(result):
+            return "\n".join([*judged(result), *heads_table(heads)])
         return "nothing was measured: the recipe has no evaluation, or no stage of it is done"
     measured = [stage["modalities"] for stage in stages]
     modalities = list(dict.fromkeys(modality for found in measured for modality in found))
@@ -168,13 +174,29 @@ def table(result: dict[str, Any]) -> str:
                 lines.append(
                     f"{stage['name']}: {left_out} of {source['records'] + left_out} records of {source['path']} were left out ({why})"
                 )
+    lines += judged(result)
     counts = ", ".join(f"{m} {measured[-1][m]['n']}" for m in measured[-1]) if measured else "none"
     timed = [*stages, *(found for name, found in heads.items() if name not in {stage["name"] for stage in stages})]
     total = sum(spent["seconds"] + spent["evaluation_seconds"] for spent in timed) + result["render_s"]
     lines.append(f"n: {counts}; rendering {result['render_s']:.0f} s, all together {total:.0f} s")
     for name, scores in evaluations.items():
         lines += ["", f"{name}: {scores['benchmark']}", *card.text_table(scores)]
+        if scores["against"] is not None:
+            lines += against.table(scores["against"])
     return "\n".join([*lines, *heads_table(heads)])
+
+
+def judged(result: Mapping[str, Any]) -> list[str]:
+    """A line for each choice among checkpoints, and for each gate."""
+    lines = []
+    for stage, found in result.get("choices", {}).items():
+        values = ", ".join(
+            f"{entry['step']} ({'no value' if entry['value'] is None else card.printed(entry['value'], found)})" for entry in found["steps"]
+        )
+        lines.append(f"{stage}: step {found['chosen']} was chosen by {found['figure']}, of {values}")
+    for found in result.get("gates", {}).values():
+        lines.append(found["said"] + ("  (from an earlier model)" if found["stale"] else ""))
+    return lines
 
 
 def heads_table(heads: Mapping[str, Any]) -> list[str]:

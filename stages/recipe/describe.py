@@ -153,7 +153,21 @@ def _training(recipe: Recipe, stage: SftStage | GrpoStage | HeadStage) -> list[s
     else:
         lines.append(f"   step         {_counted(stage.batch_size, 'demonstration')}")
     frozen_text = f"; frozen: {', '.join(frozen)}" if frozen else ""
-    return [*lines, f"   length       {length}, learning rate {stage.learning_rate:g}", f"   trains       {trained}{frozen_text}"]
+    lines += [f"   length       {length}, learning rate {stage.learning_rate:g}", f"   trains       {trained}{frozen_text}"]
+    return lines + _judged(stage)
+
+
+def _judged(stage: Training) -> list[str]:
+    """By what a checkpoint is chosen, and what ends the run."""
+    lines = []
+    if stage.choose is not None:
+        lines.append(f"   chooses      the checkpoint with the best {stage.choose.figure or 'headline, or own modality,'} of")
+        lines += [f"   validation   {source.path}" for source in stage.choose.data]
+    if stage.gate is not None:
+        asked = "not surely worse than its start" if stage.gate.at_least == "start" else f"at least {stage.gate.at_least:g}"
+        figure = stage.gate.figure or "headline, or own modality"
+        lines.append(f"   gate         {figure}: {asked}; otherwise {stage.gate.otherwise}")
+    return lines
 
 
 def _head(spec: HeadSpec) -> str:

@@ -30,6 +30,8 @@ from omnistage.stages.recipe.choices import (
     ScaleRewards,
     SharedPrefix,
 )
+from omnistage.stages.recipe.gate import FIGURE, Gate, Place
+from omnistage.stages.recipe.gate import check as check_gate
 from omnistage.stages.recipe.model import LANGUAGE_ATTENTION, Lora, Model
 from omnistage.stages.recipe.source import Source
 
@@ -187,6 +189,14 @@ class Evaluation(Measurement):
     before: bool = Field(True, strict=True, description="measure the starting model too")
 
 
+class Choice(HeldOut):
+    """By what one of a stage's checkpoints, or its last weights, becomes the stage's model: validation data, which nothing else uses."""
+
+    figure: Text | None = Field(None, description=FIGURE)
+    batch_size: Count = Field(64, description="prompts per forward pass")
+    max_new_tokens: Count = Field(1024, description="longest answer, in tokens; an answer that is cut off is wrong")
+
+
 class Only(Section):
     """Which rows a reward scores: those with one of the values in each column named; others count as not scored."""
 
@@ -261,7 +271,11 @@ class Training(Named):
     steps: Count | None = Field(None, description="optimizer steps; give this or epochs")
     epochs: Positive | None = Field(None, description="passes over the data; give this or steps")
     save_every: Count | None = Field(None, description="steps between checkpoints; null: only the finished model")
+    choose: Choice | None = Field(
+        None, description="the best checkpoint by validation data becomes the stage's model; null: the last weights"
+    )
     evaluate: bool = Field(True, strict=True, description="repeat the run's evaluation after this stage")
+    gate: Gate | None = Field(None, description="what the evaluation after this stage must show for the run to go on; null: nothing")
     trainer: dict[str, Any] = Field(default={}, description="further fields of TRL's config for this kind of stage")
 
     @model_validator(mode="after")
@@ -270,6 +284,17 @@ class Training(Named):
             raise ValueError("has neither steps nor epochs; give exactly one")
         if self.steps is not None and self.epochs is not None:
             raise ValueError(f"steps is {self.steps} and epochs is {self.epochs:g}; give exactly one (the other null)")
+        return self
+
+    @model_validator(mode="after")
+    def there_is_a_checkpoint_to_choose(self) -> Self:
+        if self.choose is not None and self.save_every is None:
+            raise ValueError("choose is given and save_every is null; give save_every: one of its checkpoints is chosen")
+        if self.choose is not None and self.steps is not None and self.save_every is not None and self.save_every >= self.steps:
+            raise ValueError(
+                f"choose is given, save_every is {self.save_every} and steps is {self.steps}; save_every must be smaller, "
+                "else there is nothing but the last weights"
+            )
         return self
 
     @field_validator("trainer")
@@ -412,6 +437,12 @@ class HeadStage(Training):
     evaluation: HeadMeasurement | None = Field(None, description="measured after the stage; null: not at all")
 
     @model_validator(mode="after")
+    def checkpoints_of_a_head_are_not_chosen(self) -> Self:
+        if self.choose is not None:
+            raise ValueError("choose is given and kind is 'head'; what a head says is not among the run's figures; allowed: sft, grpo")
+        return self
+
+    @model_validator(mode="after")
     def answers_hold_the_token(self) -> Self:
         for answer in self.answers if self.head.token is not None else []:
             if answer.count("{token}") != 1:
@@ -460,6 +491,29 @@ class Recipe(Section):
                 told = f"allowed: {', '.join(earlier)}" if earlier else "there is none before it"
                 raise ValueError(f"stages[{index}] ({stage.name}): start is {stage.start!r}, which is no earlier stage that trains; {told}")
             earlier.append(stage.name)
+        return self
+
+    @model_validator(mode="after")
+    def gates_have_their_measurements(self) -> Self:
+        measured: dict[str, bool] = {}
+        for index, stage in enumerate(self.stages):
+            if not isinstance(stage, Training):
+                continue
+            start = stage.start or next(reversed(measured), None)
+            known = measured[start] if start is not None else self.evaluation is not None and self.evaluation.before
+            if stage.gate is not None:
+                place = Place(f"stages[{index}] ({stage.name})", start, known)
+                check_gate(stage.gate, place, has_evaluation=self.evaluation is not None, evaluate=stage.evaluate)
+            measured[stage.name] = stage.evaluate
+        return self
+
+    @model_validator(mode="after")
+    def checkpoints_can_be_read(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, Training) and stage.choose is not None and self.launch.engine == "zero3":
+                where = f"stages[{index}] ({stage.name})"
+                told = "its checkpoints are spread over the ranks and load as no model"
+                raise ValueError(f"{where}: choose is given and launch.engine is 'zero3'; {told}; allowed: single, ddp, zero2")
         return self
 
     @model_validator(mode="after")
