@@ -78,14 +78,14 @@ def read(recipe: Recipe) -> Rows:
         for stage in recipe.stages:
             if isinstance(stage, Training) and stage.gate is not None:
                 gate.check(stage, stage.gate, recipe.evaluation.benchmark, out.held_out[""])
-    _check_apart(out)
+    check_apart(out)
     if recipe.synth is None:
         for records in [*(found for found, _ in out.train.values()), *out.held_out.values(), *out.validation.values()]:
             rows.check_media(records)
     return out
 
 
-def _check_apart(given: Rows) -> None:
+def check_apart(given: Rows) -> None:
     """Raises `InputError` when a held-out clip is also a training clip, or a clip that chooses checkpoints is either (by path; by content
     is the data doctor's work)."""
     trained = _clips(records for records, _ in given.train.values())

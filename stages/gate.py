@@ -77,6 +77,8 @@ def _said(stage: Training, verdict: Mapping[str, Any]) -> str:
     if change is not None and change["value"] is not None:
         told += f", at its start {card.printed(change['before'], verdict)}, difference {card.signed(change, verdict)}"
     if bar == START:
+        if change is None:
+            told += ", with nothing to compare it with: its start holds another model now"
         asked = "not surely worse than its start"
     else:
         asked = f"{'at least' if verdict['higher_is_better'] else 'at most'} {card.printed(bar, verdict)}"

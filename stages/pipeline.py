@@ -209,7 +209,7 @@ def _stage(this: Run, index: int) -> None:
                 shown=presentation.of_recipe(this.recipe),
                 seed=this.recipe.seed,
             )
-        earlier = [this.recipe.stage_dir(one.name) for one in this.recipe.stages[:index] if isinstance(one, EvaluateStage)]
+        earlier = {one.name: this.recipe.stage_dir(one.name) for one in this.recipe.stages[:index] if isinstance(one, EvaluateStage)}
         on_main(lambda: against.note(out, earlier))
         return
     if not done and not choose.is_trained(out):

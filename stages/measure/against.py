@@ -6,7 +6,7 @@ Kept beside the evaluation as `against.json`: {"stage", "scores", "items", "figu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,33 @@ from omnistage.stages.benchmarks import compare, items, registry, setup
 NAME = "against.json"
 
 
-def note(out: Path, earlier: Sequence[Path]) -> None:
-    """Compare the evaluate stage in `out` with the last of the `earlier` ones that asked the same, if any, unless that is done.
+def note(out: Path, earlier: Mapping[str, Path]) -> None:
+    """Compare the evaluate stage in `out` with the last of the `earlier` ones (folders by their names) that asked the same, if any, unless
+    that is done.
 
     Raises:
         InputError: a file cannot be read.
     """
     asked = _asked(out)
-    before = next((folder for folder in reversed(earlier) if _asked(folder) == asked), None)
+    before = next((name for name in reversed(list(earlier)) if _asked(earlier[name]) == asked), None)
     if asked is None or before is None:
         (out / NAME).unlink(missing_ok=True)
         return
     found = kept(out, earlier)
-    if found is not None and found["stage"] == before.name:
+    if found is not None and found["stage"] == before:
         return
-    result = compare.compare(before / "evaluation", out / "evaluation", registry.of(asked["benchmark"]).figures)
-    row = {"stage": before.name, "scores": _digests(before, out), "items": result["items"], "figures": result["figures"]}
+    result = compare.compare(earlier[before] / "evaluation", out / "evaluation", registry.of(asked["benchmark"]).figures)
+    row = {"stage": before, "scores": _digests(earlier[before], out), "items": result["items"], "figures": result["figures"]}
     files.write_json(out / NAME, row)
 
 
-def kept(out: Path, earlier: Sequence[Path]) -> dict[str, Any] | None:
-    """What was noted, None where there is nothing, or where either evaluation is another one now."""
+def kept(out: Path, earlier: Mapping[str, Path]) -> dict[str, Any] | None:
+    """What was noted; None where there is nothing, or where either evaluation is another one now."""
     path = out / NAME
     if not path.exists():
         return None
     found = dict(files.read_json(path))
-    before = next((folder for folder in earlier if folder.name == found["stage"]), None)
+    before = earlier.get(found["stage"])
     if before is None or not (before / "evaluation" / items.SCORES).exists() or found["scores"] != _digests(before, out):
         return None
     return found

@@ -34,4 +34,5 @@ def _needs_a_judge(figure: Figure, benchmark: str, records: Sequence[Record]) ->
     if given.rubric is None:
         return False
     asked = [records[place] for place in figure.items]
-    return any(given.score(record, Prediction(record.id, items.GREEDY, "", "empty"), True).value is None for record in asked)
+    # No answer at all is wrong without a judge.
+    return any(given.score(record, Prediction(record.id, items.GREEDY, "an answer", "ok"), False).value is None for record in asked)

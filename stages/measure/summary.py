@@ -97,7 +97,7 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     previous: str | None = None
     # What each stage answered, so that a stage is compared with the one that it started from.
     rights: dict[str, Measured] = {}
-    asked: list[Path] = []
+    asked: dict[str, Path] = {}
     for stage in recipe.stages:
         folder, clock = recipe.stage_dir(stage.name), _seconds(recipe.stage_dir(stage.name))
         measured = (folder / "evaluation" / scoring.FIGURES).exists()
@@ -105,7 +105,7 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
             if measured:
                 compared = {"against": against.kept(folder, asked)}
                 result.setdefault("evaluations", {})[stage.name] = files.read_json(folder / "evaluation" / "scores.json") | compared
-            asked.append(folder)
+            asked[stage.name] = folder
             continue
         if stage.start is not None:
             previous, before = str(recipe.stage_dir(stage.start) / "model"), rights.get(stage.start, NOTHING)

@@ -160,13 +160,13 @@ def _training(recipe: Recipe, stage: SftStage | GrpoStage | HeadStage) -> list[s
 def _judged(stage: Training) -> list[str]:
     """By what a checkpoint is chosen, and what ends the run."""
     lines = []
+    usual = f"modality {stage.modality}, else headline" if isinstance(stage, GrpoStage) else "headline"
     if stage.choose is not None:
-        lines.append(f"   chooses      the checkpoint with the best {stage.choose.figure or 'headline, or own modality,'} of")
+        lines.append(f"   chooses      the checkpoint with the best {stage.choose.figure or usual}, of")
         lines += [f"   validation   {source.path}" for source in stage.choose.data]
     if stage.gate is not None:
         asked = "not surely worse than its start" if stage.gate.at_least == "start" else f"at least {stage.gate.at_least:g}"
-        figure = stage.gate.figure or "headline, or own modality"
-        lines.append(f"   gate         {figure}: {asked}; otherwise {stage.gate.otherwise}")
+        lines.append(f"   gate         {stage.gate.figure or usual}: {asked}; otherwise {stage.gate.otherwise}")
     return lines
 
 

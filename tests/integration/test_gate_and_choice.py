@@ -142,9 +142,9 @@ def test_a_run_chooses_is_stopped_and_goes_on(tmp_path: Path) -> None:
     assert last.returncode == 0, last.stderr[-2000:]
     assert failed["said"] in last.stdout
     against = files.read_json(run / "summary.json")["evaluations"]["last"]["against"]
-    assert (against["stage"], against["items"]) == ("02-first", 8)
+    assert (against["stage"], against["items"]) == ("first", 8)
     named = ["average (3 of 13 tasks)", "all items", "tier 1", "tier 2", "AR Action Recognition", "GR Gesture Recognition"]
     assert [row["name"] for row in against["figures"]] == [*named, "HC Human Counting with ReID"]
     assert files.read_json(run / "summary.json")["evaluations"]["first"]["against"] is None
-    assert "  against 02-first:" in last.stdout
+    assert "  against first:" in last.stdout
     check_adapters(run / "03-audio", run / "01-cold_start" / "model")

@@ -1,0 +1,138 @@
+"""Which checkpoint a stage's model becomes, from measured folders on disk; and data that must not choose."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from answered import answered, questions
+from omnistage.data.errors import InputError, RecipeError
+from omnistage.stages import checks, choose, files, training
+from omnistage.stages.measure import evaluate, summary
+from omnistage.stages.recipe import loading as recipes
+from world import World
+
+SFT: dict[str, Any] = {"name": "first", "kind": "sft", "data": [{"path": "a.json"}], "learning_rate": 1e-3, "steps": 6, "save_every": 2}
+CHOICE = {"data": [{"path": "v.json"}]}
+
+
+def built(stage: dict[str, Any], **given: Any) -> recipes.Recipe:
+    return recipes.build(recipes.Recipe, {"run_dir": "run", "model": {"tiny": {}}, "stages": [stage]} | given, "recipe")
+
+
+def test_the_earliest_of_the_best_is_chosen() -> None:
+    values = {2: 0.5, 4: 0.75, 6: 0.75, 8: None}
+    entries = [{"step": step, "value": value} for step, value in values.items()]
+    assert choose.best(entries, higher_is_better=True) == 4
+    assert choose.best(entries, higher_is_better=False) == 2
+    # Nothing can be said of any: the last weights, as without a choice.
+    assert choose.best([{"step": 2, "value": None}, {"step": 4, "value": None}], higher_is_better=True) == 4
+
+
+@pytest.fixture
+def trained(world: World, tmp_path: Path) -> tuple[recipes.Recipe, Path]:
+    """A stage whose four checkpoints were measured: 2, 4, 4 and 3 of 6 right. Its recipe, and its folder."""
+    recipe = built(SFT | {"steps": 8, "choose": CHOICE}, run_dir=str(tmp_path))
+    out = recipe.stage_dir("first")
+    for step, right in ((2, 2), (4, 4), (6, 4), (8, 3)):
+        folder = out / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        shutil.copyfile(world.checkpoint / "config.json", folder / "config.json")
+        save_file({"weight": torch.full((2,), float(step))}, folder / "model.safetensors")
+        (folder / "optimizer.pt").write_text("not a model's")
+        files.seal(folder, digests=False)
+        measured = answered(tmp_path / str(step), questions(6), ["A"] * right + ["B"] * (6 - right))
+        shutil.copytree(measured, out / "choice" / f"step-{step}")
+    return recipe, out
+
+
+def test_the_best_checkpoint_becomes_the_model(world: World, trained: tuple[recipes.Recipe, Path]) -> None:
+    """Of 2/6, 4/6, 4/6 and 3/6 the second; a checkpoint that a kill left without a manifest is none."""
+    recipe, out = trained
+    [stage] = recipe.stages
+    assert isinstance(stage, recipes.SftStage)
+    assert stage.choose is not None
+    (out / "checkpoints" / "checkpoint-9").mkdir()
+    # What a kill left of an earlier attempt.
+    (out / "model").mkdir()
+    (out / "model" / "stale.safetensors").write_text("")
+
+    def load(_checkpoint: str) -> Any:
+        raise AssertionError("all of it is measured")
+
+    choose.run(stage, recipe, stage.choose, out, world.encoder(world.model()), questions(6), load, "start")
+    kept = choose.kept(out)
+    assert kept is not None
+    assert (kept["chosen"], [(entry["step"], entry["value"]) for entry in kept["steps"]]) == (
+        4,
+        [(2, pytest.approx(2 / 6)), (4, pytest.approx(4 / 6)), (6, pytest.approx(4 / 6)), (8, 0.5)],
+    )
+    assert files.is_whole(out / "model")
+    assert load_file(out / "model" / "model.safetensors")["weight"].tolist() == [4, 4]
+    names = {path.name for path in (out / "model").iterdir()}
+    assert {"config.json", "omnistage.json", "manifest.json", "processor_config.json", "tokenizer.json"} <= names
+    assert not names & {"optimizer.pt", "stale.safetensors"}
+    choose.tidy(out)
+    assert [step for step, _ in choose.candidates(out)] == [6, 8]
+    assert summary.judged(summary.build(recipe, Path(recipe.run_dir))) == [
+        "first: step 4 was chosen by all items, of 2 (33.3 %), 4 (66.7 %), 6 (66.7 %), 8 (50.0 %)"
+    ]
+
+
+def test_checkpoints_of_one_stage_are_told_apart(trained: tuple[recipes.Recipe, Path]) -> None:
+    """Their manifests hold sizes, which are alike."""
+    _, out = trained
+    folders = [path for _, path in choose.candidates(out)]
+    assert len({files.digest(path / files.MANIFEST) for path in folders}) == 1
+    assert len({evaluate.weights_digest(str(path)) for path in folders}) == 4
+
+
+def test_all_checkpoints_are_kept_for_a_choice() -> None:
+    def kept(stage: dict[str, Any]) -> Any:
+        recipe = built(stage)
+        [made] = recipe.stages
+        assert isinstance(made, recipes.SftStage)
+        return training.common_settings(made, recipe.model, recipe.launch, Path("out"), steps=6, seed=0)["save_total_limit"]
+
+    assert kept(SFT) == 2
+    assert kept(SFT | {"choose": CHOICE}) is None
+
+
+def test_what_chooses_is_apart_from_what_trains_and_from_what_measures() -> None:
+    """Clips are told by their paths."""
+    train, held_out, own = (questions(2, clip=name) for name in ("train", "held_out", "own"))
+
+    def said(validation: str) -> str:
+        records = questions(2, clip=validation)
+        with pytest.raises(InputError) as caught:
+            checks.check_apart(checks.Rows({"first": (train, [])}, {}, {"": held_out}, {"first": records}))
+        return str(caught.value)
+
+    checks.check_apart(checks.Rows({"first": (train, [])}, {}, {"": held_out}, {"first": own, "second": own}))
+    told = "what a checkpoint is chosen by must be apart from both"
+    assert said("train") == f"video0: train_video0.mp4 is also a training clip (video0); {told}"
+    assert said("held_out") == f"video0: held_out_video0.mp4 is also a held-out clip (video0); {told}"
+
+
+def test_a_choice_needs_checkpoints_that_can_be_measured() -> None:
+    def fault(stage: dict[str, Any], **given: Any) -> str:
+        with pytest.raises(RecipeError) as caught:
+            built(stage | {"choose": CHOICE}, **given)
+        return str(caught.value).removeprefix("recipe: stages[0] (first): ")
+
+    assert fault(SFT | {"save_every": None}) == "choose is given and save_every is null; give save_every: one of its checkpoints is chosen"
+    assert fault(SFT | {"save_every": 6}) == (
+        "choose is given, save_every is 6 and steps is 6; save_every must be smaller, else there is nothing but the last weights"
+    )
+    head = {"name": "mos", "codec": {"kind": "affine", "low": 0.0, "high": 1.0}, "losses": [{"name": "l1"}]}
+    told = "choose is given and kind is 'head'; what a head says is not among the run's figures; allowed: sft, grpo"
+    assert fault(SFT | {"kind": "head", "head": head}) == told
+    assert fault(SFT, launch={"engine": "zero3", "processes": 2}) == (
+        "choose is given and launch.engine is 'zero3'; its checkpoints are spread over the ranks and load as no model; "
+        "allowed: single, ddp, zero2"
+    )
