@@ -119,6 +119,24 @@ def test_what_chooses_is_apart_from_what_trains_and_from_what_measures() -> None
     assert said("held_out") == f"video0: held_out_video0.mp4 is also a held-out clip (video0); {told}"
 
 
+def test_what_judges_is_checked_before_anything_is_trained(world: World) -> None:
+    """Figures and clips of real files: what a run reads first."""
+
+    def source(split: str) -> list[dict[str, Any]]:
+        return [{"path": str(world.data / f"{split}_video.json"), "media_root": str(world.data), "modality": "video"}]
+
+    def said(choose_by: dict[str, Any], gate: dict[str, Any]) -> str:
+        stage = SFT | {"data": source("cold_start"), "choose": {"data": source("train")} | choose_by, "gate": gate}
+        with pytest.raises(InputError) as caught:
+            checks.read(built(stage, evaluation={"data": source("held_out")}))
+        return str(caught.value)
+
+    assert said({"figure": "average"}, {}).startswith("stages.first.choose: unknown figure of benchmark 'choice' 'average'")
+    assert said({}, {"figure": "modality audio"}).startswith("stages.first.gate: unknown figure of benchmark 'choice' 'modality audio'")
+    assert "is also a held-out clip" in said({"data": source("held_out")}, {})
+    assert "is also a training clip" in said({"data": source("cold_start")}, {})
+
+
 def test_a_choice_needs_checkpoints_that_can_be_measured() -> None:
     def fault(stage: dict[str, Any], **given: Any) -> str:
         with pytest.raises(RecipeError) as caught:
