@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     alone = run.add_mutually_exclusive_group()
     alone.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
     alone.add_argument("--only", metavar="STAGE", help="run this stage alone")
+    alone.add_argument("--until", metavar="STAGE", help="stop behind this stage")
     run.add_argument("--run-dir", metavar="DIR", help="folder of the run, in place of the recipe's")
     run.add_argument("--dry-run", action="store_true", help="say what would run, and write nothing")
     run.set_defaults(command=_run)
@@ -107,13 +108,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     overrides = list(arguments.overrides)
     recipe = recipes.load(arguments.recipe, [*overrides, *_run_dir_override(arguments.run_dir)])
-    for name in (arguments.first, arguments.only):
+    for name in (arguments.first, arguments.only, arguments.until):
         if name is not None and name not in (names := [stage.name for stage in recipe.stages]):
             raise InputError(f"{arguments.recipe}: {unknown_name('stage', name, names)}")
     if arguments.dry_run:
         print(recipes.describe(recipe))
         return 0
-    return _start(recipe, recipes.find(arguments.recipe), arguments.first, arguments.only)
+    return _start(recipe, recipes.find(arguments.recipe), arguments.first, arguments.only, arguments.until)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -127,7 +128,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     code = 0
     for name, overrides in chosen:
         path = recipes.shipped()[name]
-        code = code or _start(recipes.load(path, [*seeds, *overrides]), path, None, None)
+        code = code or _start(recipes.load(path, [*seeds, *overrides]), path)
     return code
 
 
@@ -135,17 +136,17 @@ def _run_dir_override(run_dir: str | None) -> list[str]:
     return [] if run_dir is None else [f"run_dir={json.dumps(run_dir, ensure_ascii=False)}"]
 
 
-def _start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> int:
+def _start(recipe: Recipe, source: Path, first: str | None = None, only: str | None = None, until: str | None = None) -> int:
     # DeepSpeed needs torchrun's environment even for one process
     if recipe.launch.engine != "single":
         from omnistage.launch import processes
 
-        return processes.start(recipe, source, first, only)
+        return processes.start(recipe, source, first, only, until)
     use_one_device()
     from omnistage.stages import pipeline, preemption
 
     preemption.listen()
-    print(pipeline.run(recipe, first=first, only=only, source=source))
+    print(pipeline.run(recipe, first=first, only=only, until=until, source=source))
     return 0
 
 

@@ -50,20 +50,45 @@ def check_meeting(recipe: Recipe) -> None:
         raise InputError(f"launch.nodes is {recipe.launch.nodes} and {describe.ADDRESS} is not set; must be the address of machine 0")
 
 
-def start(recipe: Recipe, source: Path, first: str | None, only: str | None) -> int:
-    """Runs `launch.processes` workers and waits. Returns 0, or the exit code of the lowest rank that failed, whose error it prints.
+def start(recipe: Recipe, source: Path, first: str | None, only: str | None, until: str | None = None) -> int:
+    """Runs `launch.processes` workers and waits; other ones for each stage, so that what a stage held is free before the next begins.
 
-    torchrun itself ends with 1 whatever its workers ended with, and ranks meet bad input together: each leaves code and message in a file.
+    Returns 0, or the exit code of the lowest rank that failed, whose error it prints. torchrun itself ends with 1 whatever its workers
+    ended with, and ranks meet bad input together: each leaves code and message in a file.
     """
+    check_meeting(recipe)
+    chosen = [*(["--from", first] if first else []), *(["--only", only] if only else [])]
+    if only is not None:
+        return _run(recipe, source, chosen)
+    stages = stages_to_do(recipe, first, until)
+    for stage in stages:
+        code = _run(recipe, source, [*chosen, "--until", stage, *(["--goes-on"] if stage != stages[-1] else [])])
+        if code:
+            return code
+    return 0
+
+
+def stages_to_do(recipe: Recipe, first: str | None, until: str | None) -> list[str]:
+    """The stages that get processes of their own: those that are not done, and at least the last one, which sees to what is left of
+    them."""
+    from omnistage.stages import files
+
+    names = [stage.name for stage in recipe.stages]
+    names = names[: names.index(until) + 1] if until is not None else names
+    if first is not None:
+        return names[names.index(first) :] if first in names else names[-1:]
+    done = {name for name in names if files.is_whole(recipe.stage_dir(name) / "model")}
+    return [name for name in names[:-1] if name not in done] + names[-1:]
+
+
+def _run(recipe: Recipe, source: Path, arguments: list[str]) -> int:
     from omnistage.stages.recipe.loading import dump, launch_command
 
-    check_meeting(recipe)
     with tempfile.TemporaryDirectory(prefix="omnistage-") as name:
         folder = Path(name)
         resolved = folder / "recipe.json"
         resolved.write_text(json.dumps(dump(recipe), ensure_ascii=False), encoding="utf-8")
-        stages = [*(["--from", first] if first else []), *(["--only", only] if only else [])]
-        command = launch_command(recipe, resolved, ["--source", str(source), *stages], torchrun=TORCHRUN)
+        command = launch_command(recipe, resolved, ["--source", str(source), *arguments], torchrun=TORCHRUN)
         code = _wait(command, _environment(recipe) | {failures.VARIABLE: str(folder)})
         return _told(code, failures.lowest(folder))
 

@@ -20,11 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--source", metavar="RECIPE", help="file that the recipe was read from")
     parser.add_argument("--from", dest="first", metavar="STAGE")
     parser.add_argument("--only", metavar="STAGE")
+    parser.add_argument("--until", metavar="STAGE")
+    parser.add_argument("--goes-on", action="store_true", help="another process does the stages after --until")
     arguments = parser.parse_args(argv)
 
     def work() -> int:
         summary = _work(arguments)
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" and not arguments.goes_on:
             print(summary)
         return 0
 
@@ -54,7 +56,14 @@ def _work(arguments: argparse.Namespace) -> Path:
 
     preemption.listen()
 
-    return pipeline.run(recipe, first=arguments.first, only=arguments.only, source=arguments.source and Path(arguments.source))
+    return pipeline.run(
+        recipe,
+        first=arguments.first,
+        only=arguments.only,
+        until=arguments.until,
+        source=arguments.source and Path(arguments.source),
+        goes_on=arguments.goes_on,
+    )
 
 
 if __name__ == "__main__":

@@ -53,17 +53,26 @@ def _tokens(processor: Qwen2_5OmniProcessor) -> dict[str, int]:
     return added
 
 
-def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, source: str | Path | None = None) -> Path:
+def run(
+    recipe: Recipe,
+    *,
+    first: str | None = None,
+    only: str | None = None,
+    until: str | None = None,
+    source: str | Path | None = None,
+    goes_on: bool = False,
+) -> Path:
     """Do what is not done yet; returns the path of `summary.json`.
 
-    `first` does that stage and those after it again, `only` that stage alone; both need the stage before it.
+    `first` does that stage and those after it again, `only` that stage alone; both need the stage before it. `until` ends behind that
+    stage; with `goes_on` another process does the stages after it, and the summary waits for that one.
 
     Raises:
         InputError: something that the user gave is wrong; nothing has been trained then.
         GateError: a stage's model does not pass the stage's gate; the stages after it have not run, and the summary is written.
     """
     names = [stage.name for stage in recipe.stages]
-    for chosen in (first, only):
+    for chosen in (first, only, until):
         if chosen is not None and chosen not in names:
             raise InputError(unknown_name("stage", chosen, names))
     policy.quiet_libraries()
@@ -90,12 +99,12 @@ def run(recipe: Recipe, *, first: str | None = None, only: str | None = None, so
                 _stage(this, index)
                 # Whoever goes on from a stage has seen what the gates before it say.
                 stopped = _gate(this, index, passed_over=first is not None and index < names.index(first))
-            if stopped is not None:
+            if stopped is not None or (stage.name == until and index < len(names) - 1):
                 break
         else:
             run_directory.forgotten_is_done(this.folder)
     path = this.folder / "summary.json"
-    if PartialState().is_main_process:
+    if PartialState().is_main_process and (stopped is not None or not goes_on):
         result = summary.build(recipe, this.folder)
         files.write_json(path, result)
         print(summary.table(result))
