@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_DEFAULT_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: .venv demo test lint typecheck seeds bench clean help
+.PHONY: .venv demo test lint typecheck seeds chaos bench clean help
 
 .venv: $(STAMP)  ## build the virtual environment
 
@@ -32,9 +32,13 @@ typecheck: $(STAMP)  ## mypy, strict
 seeds: $(STAMP)  ## the demo over several seeds
 	$(BIN)/python benchmarks/demo_seeds.py
 
+chaos: $(STAMP)  ## the demo, killed 20 times, beside the demo in one go
+	$(BIN)/python benchmarks/chaos.py
+
 bench: $(STAMP)  ## what data, a GRPO step and sharing cost, beside the plain ways
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/grpo_step.py
+	$(BIN)/python benchmarks/evaluate.py
 
 clean:  ## remove the environment and everything built or cached
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
