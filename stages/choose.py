@@ -1,9 +1,9 @@
 """The best checkpoint of a stage by validation data becomes the stage's model.
 
-A stage with `choose` keeps all of its checkpoints, the last of which holds the last weights. Each is asked the validation data by the code
-of every evaluation (`choice/step-N/`); the best by the figure, of several the earliest, is written to `model/`, and then all but the newest
-checkpoints are removed. Whatever is killed goes on: `choice/trained.json` says that training is done, `choice.json` which checkpoint it is
-to be, and `model/` is sealed last.
+A stage with `choose` keeps all of its checkpoints, the last of which holds the last weights. Those of every `save_every` steps and the last
+are asked the validation data by the code of every evaluation (`choice/step-N/`). The best by the figure, of several the earliest, is put
+in `model/`, and then all but the newest checkpoints are removed. Whatever is killed goes on: `choice/trained.json` says that training is
+done, `choice.json` which checkpoint it is to be, and `model/` is sealed last.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(
     asked, shown = measurement(recipe, choice), presentation.of_recipe(recipe)
     figure = figure_of(stage, choice.figure, asked.benchmark, records, f"stages.{stage.name}.choose")
     entries = []
-    for step, checkpoint in candidates(out):
+    for step, checkpoint in candidates(stage, out):
         folder = out / "choice" / f"step-{step}"
         if not (folder / scoring.FIGURES).exists():
             say(f"  measuring step {step}")
@@ -77,7 +77,7 @@ def run(
     step = best(entries, higher_is_better=figure.higher_is_better)
     result = {"figure": figure.name, "unit": figure.unit, "higher_is_better": figure.higher_is_better, "chosen": step, "steps": entries}
     on_main(lambda: files.write_json(out / NAME, result))
-    checkpoint = dict(candidates(out))[step]
+    checkpoint = dict(candidates(stage, out))[step]
     on_main(lambda: _write(checkpoint, out / "model", encoder.processor, shown, start, recipe))
 
 
@@ -91,15 +91,24 @@ def best(entries: Sequence[Mapping[str, Any]], *, higher_is_better: bool) -> int
     return int(chosen["step"])
 
 
-def candidates(out: Path) -> list[tuple[int, Path]]:
-    """The whole checkpoints of a stage by their steps, in order."""
+def candidates(stage: Training, out: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a trained stage that may be chosen, by their steps, in order: those of every `save_every` steps, and the last.
+
+    Where a run was asked to stop it has left another one. What is chosen must not depend on that.
+    """
+    last = files.read_json(out / training.TRAINED)["steps"]
+    return [(step, path) for step, path in whole(out) if step == last or step % (stage.save_every or 1) == 0]
+
+
+def whole(out: Path) -> list[tuple[int, Path]]:
+    """All whole checkpoints of a stage by their steps, in order."""
     found = [path for path in (out / "checkpoints").glob("checkpoint-*") if files.is_whole(path)]
     return sorted((int(path.name.rpartition("-")[2]), path) for path in found)
 
 
 def tidy(out: Path) -> None:
     """Of a stage whose model is chosen, remove all but the newest checkpoints, as other stages keep them."""
-    for _, path in candidates(out)[: -training.CHECKPOINTS_KEPT]:
+    for _, path in whole(out)[: -training.CHECKPOINTS_KEPT]:
         # Without its manifest it counts no more, should the removal be cut short.
         (path / files.MANIFEST).unlink()
         shutil.rmtree(path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from answered import answered, questions
 from omnistage.data.errors import InputError, RecipeError
 from omnistage.stages import checks, choose, files, training
-from omnistage.stages.measure import evaluate, summary
+from omnistage.stages.measure import summary
 from omnistage.stages.recipe import loading as recipes
 from world import World
 
@@ -36,10 +36,11 @@ def test_the_earliest_of_the_best_is_chosen() -> None:
 
 @pytest.fixture
 def trained(world: World, tmp_path: Path) -> tuple[recipes.Recipe, Path]:
-    """A stage whose four checkpoints were measured: 2, 4, 4 and 3 of 6 right. Its recipe, and its folder."""
+    """A stage whose checkpoints of every other step were measured: 2, 4, 4 and 3 of 6 right; and one of step 5, where the run was asked to
+    stop, all right. Its recipe, and its folder."""
     recipe = built(SFT | {"steps": 8, "choose": CHOICE}, run_dir=str(tmp_path))
     out = recipe.stage_dir("first")
-    for step, right in ((2, 2), (4, 4), (6, 4), (8, 3)):
+    for step, right in ((2, 2), (4, 4), (5, 6), (6, 4), (8, 3)):
         folder = out / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         shutil.copyfile(world.checkpoint / "config.json", folder / "config.json")
@@ -48,11 +49,12 @@ def trained(world: World, tmp_path: Path) -> tuple[recipes.Recipe, Path]:
         files.seal(folder)
         measured = answered(tmp_path / str(step), questions(6), ["A"] * right + ["B"] * (6 - right))
         shutil.copytree(measured, out / "choice" / f"step-{step}")
+    files.write_json(out / training.TRAINED, {"steps": 8})
     return recipe, out
 
 
 def test_the_best_checkpoint_becomes_the_model(world: World, trained: tuple[recipes.Recipe, Path]) -> None:
-    """Of 2/6, 4/6, 4/6 and 3/6 the second; a checkpoint that a kill left without a manifest is none."""
+    """Of 2/6, 4/6, 4/6 and 3/6 the second; where a run was stopped chooses nothing, and a checkpoint without a manifest is none."""
     recipe, out = trained
     [stage] = recipe.stages
     assert isinstance(stage, recipes.SftStage)
@@ -78,18 +80,19 @@ def test_the_best_checkpoint_becomes_the_model(world: World, trained: tuple[reci
     assert {"config.json", "omnistage.json", "manifest.json", "processor_config.json", "tokenizer.json"} <= names
     assert not names & {"optimizer.pt", "stale.safetensors"}
     choose.tidy(out)
-    assert [step for step, _ in choose.candidates(out)] == [6, 8]
+    assert [step for step, _ in choose.whole(out)] == [6, 8]
     assert summary.judged(summary.build(recipe, Path(recipe.run_dir))) == [
         "first: step 4 was chosen by all items, of 2 (33.3 %), 4 (66.7 %), 6 (66.7 %), 8 (50.0 %)"
     ]
 
 
-def test_checkpoints_of_one_stage_are_told_apart(trained: tuple[recipes.Recipe, Path]) -> None:
-    """Their manifests hold sizes, which are alike."""
-    _, out = trained
-    folders = [path for _, path in choose.candidates(out)]
-    assert len({files.digest(path / files.MANIFEST) for path in folders}) == 1
-    assert len({evaluate.weights_digest(str(path)) for path in folders}) == 4
+def test_the_last_weights_are_a_candidate_whatever_their_step(trained: tuple[recipes.Recipe, Path]) -> None:
+    """Eight steps with a checkpoint every three: 6 and the last one."""
+    recipe, out = trained
+    [stage] = recipe.stages
+    assert isinstance(stage, recipes.SftStage)
+    every_third = stage.model_copy(update={"save_every": 3})
+    assert [step for step, _ in choose.candidates(every_third, out)] == [6, 8]
 
 
 def test_all_checkpoints_are_kept_for_a_choice() -> None:
