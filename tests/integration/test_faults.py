@@ -56,13 +56,12 @@ def begun(folder: Path, steps: int, data: dict[str, Any], *arguments: str) -> su
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_who_is_asked_to_stop_saves_and_says_so(whole: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_who_is_asked_to_stop_saves_and_says_so(whole: Path, tmp_path: Path) -> None:
     process = begun(tmp_path, 3, short_run())
-    process.send_signal(number)
+    process.send_signal(signal.SIGUSR1)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, err[-2000:]
-    assert f"omnistage: stopped by {number.name}; what is done is saved, and the same command goes on" in err
+    assert "omnistage: stopped by SIGUSR1; what is done is saved, and the same command goes on" in err
     newest = files.newest_checkpoint(tmp_path / "run" / STAGE / "checkpoints")
     assert newest is not None
     # The step under way was saved, whatever save_every says.
@@ -113,8 +112,8 @@ def _has_children(pid: int) -> bool:
     return any(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut"])
-def test_a_damaged_checkpoint_is_left_out(whole: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_left_out(whole: Path, tmp_path: Path) -> None:
+    """One bit of it has flipped; one that is cut is told by its size (`tests/stages/test_files.py`)."""
     process = begun(tmp_path, 5, short_run())
     process.kill()
     process.wait()
@@ -123,15 +122,11 @@ def test_a_damaged_checkpoint_is_left_out(whole: Path, tmp_path: Path, damage: s
     assert newest.name == "checkpoint-4"
     path = newest / "optimizer.pt"
     content = bytearray(path.read_bytes())
-    if damage == "flipped":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    else:
-        path.write_bytes(content[:-100])
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    told = "is not what was written (its SHA-256 differs)" if damage == "flipped" else f"is missing or has not its {len(content)} bytes"
-    assert f"checkpoint-4 is left out: optimizer.pt {told}" in done.stdout
+    assert "checkpoint-4 is left out: optimizer.pt is not what was written (its SHA-256 differs)" in done.stdout
     assert "checkpoint-2" in done.stdout
     assert weights(tmp_path) == weights(whole)
 

@@ -41,6 +41,18 @@ def test_a_damaged_checkpoint_falls_back(tmp_path: Path, damage: str) -> None:
     assert files.newest_checkpoint(tmp_path) == right
 
 
+def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+    """To the last bit, which sizes do not tell."""
+    whole = checkpoint(tmp_path, 5)
+    assert files.damage(whole) is None
+    (whole / "model.safetensors").write_bytes(b"x" * 99 + b"y")
+    assert files.is_whole(whole)
+    assert files.damage(whole) == "model.safetensors is not what was written (its SHA-256 differs)"
+    (whole / "model.safetensors").write_bytes(b"x" * 99)
+    assert files.damage(whole) == "model.safetensors is missing or has not its 100 bytes"
+    assert files.damage(checkpoint(tmp_path, 10, sealed=False)) == "it was not finished (manifest.json is missing or cut)"
+
+
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert files.newest_checkpoint(tmp_path / "absent") is None
 
