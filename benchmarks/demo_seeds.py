@@ -31,7 +31,6 @@ from typing import Any
 
 import yaml
 
-from omnistage.stages.benchmarks import items
 from omnistage.stages.measure import summary
 from omnistage.stages.measure.statistics import mean_over_runs
 from omnistage.stages.recipe import loading as recipes
@@ -104,8 +103,7 @@ def summaries(out: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
 
 def right(run_dir: Path, stage: str, modality: str) -> dict[str, float]:
     (folder,) = run_dir.glob(f"[0-9][0-9]-{stage}")
-    found = summary.measured_of(folder).right[items.GREEDY][modality]
-    return dict(found)
+    return summary.right_of(summary.measured_of(folder), modality)
 
 
 def mean(values: list[float]) -> str:

@@ -85,38 +85,45 @@ def _add_scoring(command: argparse.ArgumentParser) -> None:
     command.add_argument("--judge", metavar="URL", help="OpenAI-compatible server that marks open answers (ends before /chat/completions)")
     command.add_argument("--judge-model", metavar="NAME", help="model that the judge's server knows")
     command.add_argument("--judge-key-env", metavar="VAR", help="environment variable that holds the key")
-    command.add_argument("--judge-repeats", type=whole, default=1, metavar="N", help="marks of each answer, whose mean counts (1)")
+    command.add_argument("--judge-repeats", type=whole, metavar="N", help="marks of each answer, whose mean counts (1)")
     command.add_argument("--judge-ledger", metavar="FILE", help=f"file of all calls, so that none is paid for twice (DIR/{LEDGER})")
     command.add_argument("--embedding", metavar="FILE.py:FUNCTION", help="benchmark pose: embeds texts and poses, for retrieval recall")
     command.add_argument("--json", action="store_true", help="print the scores as JSON")
 
 
-def _judge(arguments: argparse.Namespace, out: Path) -> Judge | None:
+def _check_judge(arguments: argparse.Namespace) -> None:
+    """Raises `InputError` for options of a judge that is not there, or is not named."""
     if arguments.judge is None:
-        for name in ("judge_model", "judge_key_env", "judge_ledger"):
+        for name in ("judge_model", "judge_key_env", "judge_ledger", "judge_repeats"):
             if getattr(arguments, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} goes with --judge")
-        return None
-    if arguments.judge_model is None:
+    elif arguments.judge_model is None:
         raise InputError("--judge needs --judge-model")
+
+
+def _judge(arguments: argparse.Namespace, out: Path) -> Judge | None:
+    if arguments.judge is None:
+        return None
     from omnistage.rewards.judges.chat import Chat, Service
     from omnistage.rewards.judges.ledger import Ledger
     from omnistage.stages.benchmarks.scoring import Judge
 
     service = Service(url=arguments.judge, model=arguments.judge_model, key_env=arguments.judge_key_env)
-    return Judge(Chat(service, Ledger(str(arguments.judge_ledger or out / LEDGER))), arguments.judge_repeats)
+    return Judge(Chat(service, Ledger(str(arguments.judge_ledger or out / LEDGER))), arguments.judge_repeats or 1)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     _check_who(arguments)
+    _check_judge(arguments)
     if arguments.processes > 1 and "RANK" not in os.environ:
         from omnistage.launch import processes
 
         return processes.start_command(arguments.processes)
-    from omnistage.stages.benchmarks import registry
+    from omnistage.stages.benchmarks import registry, scoring
     from omnistage.stages.recipe import loading as recipes
 
     benchmark = registry.of(arguments.benchmark)
+    scoring.check(benchmark, judge=arguments.judge is not None, upstream=arguments.compat is not None, embedding=arguments.embedding)
     shared = {name: getattr(arguments, name) for name in ("media_root", "modality", "limit", "quarantine")}
     shared["format"] = arguments.format or benchmark.formats[0]
     settings = {
@@ -134,7 +141,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from omnistage.stages.measure import evaluate
 
     files.make_folder(out, "--out")
-    scoring: dict[str, Any] = {
+    how: dict[str, Any] = {
         "out": out,
         "evaluation": evaluation,
         "prompt": arguments.prompt,
@@ -144,9 +151,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         "embedding": arguments.embedding,
     }
     if arguments.endpoint is None:
-        found = evaluate.evaluate_checkpoint(arguments.checkpoint, **scoring)
+        found = evaluate.evaluate_checkpoint(arguments.checkpoint, **how)
     else:
-        found = evaluate.evaluate_endpoint(_service(arguments), media=arguments.endpoint_media, again=arguments.again, **scoring)
+        found = evaluate.evaluate_endpoint(_service(arguments), media=arguments.endpoint_media, again=arguments.again, **how)
     if os.environ.get("RANK", "0") == "0":
         _told(arguments, out, found)
     return 0
@@ -178,6 +185,7 @@ def _service(arguments: argparse.Namespace) -> Service:
 def _score(arguments: argparse.Namespace) -> int:
     from omnistage.stages.benchmarks import scoring
 
+    _check_judge(arguments)
     out = Path(arguments.out)
     found = scoring.score(out, judge=_judge(arguments, out), upstream=arguments.compat is not None, embedding=arguments.embedding)
     _told(arguments, out, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from omnistage.data.errors import OmnistageError
 from omnistage.launch import failures
@@ -19,9 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from accelerate import PartialState
 
         from omnistage.launch.cli import parsed
+        from omnistage.stages import preemption
 
-        # Left to itself, accelerate takes each CPU process for the only one.
-        PartialState(cpu=not torch.cuda.is_available())
+        # Left to itself, accelerate takes each CPU process for the only one. While one scores the others wait, a judge's whole day maybe.
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+        preemption.listen()
         arguments = parsed(argv)
         code: int = arguments.command(arguments)
         return code

@@ -87,13 +87,13 @@ def seal(folder: Path) -> None:
     for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    for path, found in zip(paths, _digests(paths), strict=True):
+    for path, found in zip(paths, digests(paths), strict=True):
         listed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": found}
     write_json(folder / MANIFEST, listed)
 
 
-def _digests(paths: Sequence[Path]) -> list[str]:
-    """Several files at once: a checkpoint of many shards is read as fast as the disk gives it."""
+def digests(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of several files at once: a checkpoint of many shards is read as fast as the disk gives it."""
     with ThreadPoolExecutor(max_workers=READERS) as pool:
         return list(pool.map(digest, paths))
 
@@ -113,7 +113,7 @@ def damage(folder: Path) -> str | None:
         if not _has_size(folder / name, entry):
             return f"{name} is missing or has not its {entry['bytes']} bytes"
     names = [name for name, entry in listed.items() if "sha256" in entry]
-    for name, found in zip(names, _digests([folder / name for name in names]), strict=True):
+    for name, found in zip(names, digests([folder / name for name in names]), strict=True):
         if found != listed[name]["sha256"]:
             return f"{name} is not what was written (its SHA-256 differs)"
     return None

@@ -19,9 +19,7 @@ from typing import IO, Any
 from omnistage.data.errors import InputError
 from omnistage.stages import files
 from omnistage.stages.answering.plan import Batch
-from omnistage.stages.benchmarks.items import PREDICTIONS, Prediction, prediction_of
-
-PARTS = "parts"
+from omnistage.stages.benchmarks.items import PARTS, PREDICTIONS, Prediction, prediction_of
 
 
 class Journal:
@@ -82,8 +80,12 @@ class Journal:
         kept = {key: given for key, given in found.items() if all(one.status != "error" for one in given)}
         if len(kept) < len(found):
             rows = [{"batch": key, "predictions": [row_of(one) for one in given]} for key, given in kept.items()]
-            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
-            files.write_lines(self.folder / PARTS / "0.jsonl", rows)
+            # What is kept is on the disk before anything goes.
+            part = self.folder / PARTS / "0.jsonl"
+            files.write_lines(part, rows)
+            for other in (self.folder / PARTS).glob("*.jsonl"):
+                if other != part:
+                    other.unlink()
             (self.folder / PREDICTIONS).unlink(missing_ok=True)
         return len(found) - len(kept)
 
@@ -92,6 +94,11 @@ class Journal:
         by_place = {(row["id"], row["run"]): prediction_of(row) for row in files.read_lines(self.folder / PREDICTIONS)}
         asked = {batch.key: [(record.id, run) for record in batch.records for run in batch.way.runs] for batch in plan}
         return {key: [by_place[place] for place in places] for key, places in asked.items()}
+
+    def tidy(self) -> None:
+        """Remove the parts of a finished journal, which a kill may have left."""
+        if self.is_finished:
+            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def finish(self, plan: Sequence[Batch], order: Sequence[str]) -> None:
         """Write `predictions.jsonl`: run after run as the plan has them, each in the `order` of the items' ids. Call it in one process.
@@ -108,7 +115,7 @@ class Journal:
         rows = [one for batch in plan for one in found[batch.key]]
         rows.sort(key=lambda one: (runs.index(one.run), place[one.id]))
         files.write_lines(self.folder / PREDICTIONS, map(row_of, rows))
-        shutil.rmtree(self.folder / PARTS)
+        self.tidy()
 
 
 def row_of(prediction: Prediction) -> dict[str, Any]:

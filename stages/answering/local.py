@@ -64,6 +64,8 @@ class Answerer:
         self._tokenizer = encoder.processor.tokenizer
         self._ends = policy.end_tokens(model, encoder.processor)
         self._forbidden = policy.forbidden_tokens(encoder.processor)
+        # A checkpoint's own habits (a penalty for repeating, beams) would bend answers: transformers takes them where nothing is set.
+        model.generation_config = GenerationConfig(eos_token_id=self._ends, pad_token_id=self._tokenizer.pad_token_id)
         self._shares = False
 
     def batch(self, batch: Batch, rows: Sequence[Encoded | MediaError]) -> list[Prediction]:
@@ -164,6 +166,8 @@ def ask(answerer: Answerer, plan: Sequence[Batch], journal: Journal, order: Sequ
     state.wait_for_everyone()
     if state.is_main_process and not journal.is_finished:
         journal.finish(plan, order)
+    elif state.is_main_process:
+        journal.tidy()
     state.wait_for_everyone()
 
 

@@ -28,6 +28,7 @@ def ask(service: Service, shown: Shown, plan: Sequence[Batch], journal: Journal,
         InputError: as `endpoint.answer`.
     """
     if journal.is_finished:
+        journal.tidy()
         return
     found = journal.done()
     missing = [batch for batch in plan if batch.key not in found]

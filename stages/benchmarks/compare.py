@@ -14,6 +14,7 @@ from omnistage.stages.benchmarks.columns import columns_for, scores_by_run
 from omnistage.stages.benchmarks.figures import Figure
 from omnistage.stages.benchmarks.items import GREEDY, ITEMS, SCORES, Score, read_items
 from omnistage.stages.measure.bootstrap import RESAMPLES
+from omnistage.stages.measure.controls import is_asked
 from omnistage.stages.measure.paired import paired
 
 # What is reported of items, in their order, as `Benchmark.figures`.
@@ -42,8 +43,11 @@ def compare(before: Path, after: Path, figures: Figures, *, run: str = GREEDY, s
         if run not in by_run:
             raise InputError(f"{folder / SCORES}: has no run {run!r}; it has {', '.join(by_run) or 'none'}")
         scores.append(by_run[run])
-    rows = [_row(figure, records, scores[0], scores[1], seed, resamples) for figure in figures(records)]
-    return {"before": str(before), "after": str(after), "run": run, "items": len(records), "figures": rows}
+    # A probe says nothing about some records, and did not ask them.
+    asked = {place for place, record in enumerate(records) if is_asked(run, record)}
+    kept = [_kept(figure, asked) for figure in figures(records)]
+    rows = [_row(figure, records, scores[0], scores[1], seed, resamples) for figure in kept if figure.groups]
+    return {"before": str(before), "after": str(after), "run": run, "items": len(asked), "figures": rows}
 
 
 def compare_runs(

@@ -29,7 +29,7 @@ RUBRIC = rubric("his_0_2", RULES, (0.0, 0.5, 1.0, 2.0))
 def figures(records: Sequence[Record]) -> list[Figure]:
     """The average over sub-tasks, then each of them."""
     places = by([record.task for record in records])
-    average = Figure(f"average of {len(places)} sub-tasks", tuple(places.values()))
+    average = Figure("average", tuple(places.values()))
     return [average, *(Figure(task, (at,)) for task, at in places.items())]
 
 

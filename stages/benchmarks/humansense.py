@@ -69,12 +69,12 @@ def figures(records: Sequence[Record]) -> list[Figure]:
     heard = [task for task in TASKS if task.code in places and task.code in HEARD]
     out = []
     if seen:
-        out.append(Figure(f"average ({len(seen)} of {len(TASKS) - len(HEARD)} tasks)", tuple(places[task.code] for task in seen)))
+        out.append(Figure("average", tuple(places[task.code] for task in seen)))
     out.append(Figure("all items", (tuple(range(len(records))),)))
     for tier in sorted({task.tier for task in (*seen, *heard)}):
         out.append(Figure(f"tier {tier}", tuple(places[task.code] for task in TASKS if task.tier == tier and task.code in places)))
     if heard:
-        out.append(Figure(f"audio tasks ({len(heard)} of {len(HEARD)})", tuple(places[task.code] for task in heard)))
+        out.append(Figure("audio tasks", tuple(places[task.code] for task in heard)))
     out += [Figure(f"{task.code} {task.name}", (places[task.code],)) for task in TASKS if task.code in places]
     return out + [Figure(f"{name} (no task of the paper)", (places[name],)) for name in _unknown(records)]
 
@@ -87,6 +87,10 @@ def remarks(records: Sequence[Record]) -> list[str]:
         "tier and not in the average"
         for name in _unknown(records)
     ]
+    pictured = [task for task in TASKS if task.code not in HEARD]
+    seen = [task for task in pictured if task.code in counts]
+    if seen and len(seen) < len(pictured):
+        out.append(f"the average is over {len(seen)} of the paper's {len(pictured)} tasks")
     if missing := [task.code for task in TASKS if task.code not in counts]:
         out.append(f"tasks without an item here: {', '.join(missing)}")
     other = [f"{task.code} {counts[task.code]} of {task.items}" for task in TASKS if counts.get(task.code, task.items) != task.items]

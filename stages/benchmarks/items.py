@@ -21,11 +21,14 @@ from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind, MediaRef, Modality, Record
 
 ITEMS, PREDICTIONS, SCORES = "items.jsonl", "predictions.jsonl", "scores.jsonl"
+# Where answers are kept until all of them are there.
+PARTS = "parts"
 GREEDY = "greedy"
 # In front of the number of a sample.
 SAMPLE = "sample-"
 
 T = TypeVar("T")
+_KINDS: dict[type, str] = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
 Status = Literal["ok", "empty", "truncated", "error"]
 
 
@@ -75,40 +78,79 @@ def item_row(record: Record, benchmark: str) -> dict[str, Any]:
 
 def record_of(row: Mapping[str, Any]) -> Record:
     """The record of a line of `items.jsonl`. Raises `KeyError`, `TypeError` or `ValueError` for a line that holds none."""
-    named = {name: row[name] for name in ("id", "task", "question", "target", "source", "response", "extra")}
-    media = tuple(MediaRef(**{**ref, "blank": frozenset(ref["blank"])}) for ref in row["media"])
-    turns = tuple((str(question), str(answer)) for question, answer in row["history"])
+    texts = {name: _of(row, name, str) for name in ("id", "task", "question", "target", "source")}
+    media = []
+    for ref in _list(row, "media", dict):
+        _of(ref, "path", str)
+        media.append(MediaRef(**{**ref, "blank": frozenset(ref["blank"])}))
+    turns = [turn for turn in _list(row, "history", list) if len(turn) == 2 and all(isinstance(part, str) for part in turn)]
+    if len(turns) < len(row["history"]):
+        raise TypeError("history holds something else than pairs of texts")
     return Record(
-        **named,
+        **texts,
         modality=Modality(row["modality"]),
         kind=AnswerKind(row["kind"]),
-        media=media,
-        options=tuple(row["options"]),
-        values=tuple(map(float, row["values"])),
-        history=turns,
+        media=tuple(media),
+        options=tuple(_list(row, "options", str)),
+        values=tuple(map(float, _list(row, "values", int, float))),
+        history=tuple((question, answer) for question, answer in turns),
+        response=None if row["response"] is None else _of(row, "response", str),
+        extra=_of(row, "extra", dict),
     )
 
 
 def prediction_of(row: Mapping[str, Any]) -> Prediction:
     """The prediction of a line; fields that are not known are ignored. Raises as `record_of`."""
-    found = Prediction(**{name: row[name] for name in ("id", "run", "raw", "status")}, **_optional(row, ("tokens", "head", "error")))
-    if not isinstance(found.id, str) or not isinstance(found.run, str):
-        raise TypeError("id and run must be strings")
-    if not isinstance(found.raw, str | None):
-        raise TypeError("raw must be a string or null")
-    if found.status not in get_args(Status):
-        raise ValueError(f"status is {found.status!r}; allowed: {', '.join(get_args(Status))}")
-    return found
+    status = row["status"]
+    if status not in get_args(Status):
+        raise ValueError(f"status is {status!r}; allowed: {', '.join(get_args(Status))}")
+    raw = None if row["raw"] is None else _of(row, "raw", str)
+    tokens = None if row.get("tokens") is None else _of(row, "tokens", int)
+    error = None if row.get("error") is None else _of(row, "error", str)
+    head = None if row.get("head") is None else _head_of(_of(row, "head", dict))
+    return Prediction(_of(row, "id", str), _of(row, "run", str), raw, status, tokens, head, error)
+
+
+def _head_of(head: dict[str, Any]) -> dict[str, Any]:
+    _of(head, "name", str)
+    for value in _list(head, "values", dict):
+        for name, number in (_of(value, "values", dict) if "values" in value else {}).items():
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise TypeError(f"head.values: {name} is {number!r}; must be a number")
+        if "level" in value:
+            _of(value, "level", str)
+    return head
 
 
 def score_of(row: Mapping[str, Any]) -> Score:
     """The score of a line. Raises as `record_of`."""
-    needed = ("id", "run", "scorer", "value", "valid", "answer", "reason")
-    return Score(**{name: row[name] for name in needed}, **_optional(row, ("numbers", "judge")))
+    texts = {name: _of(row, name, str) for name in ("id", "run", "scorer", "reason")}
+    value = None if row["value"] is None else float(_of(row, "value", int, float))
+    answer = None if row["answer"] is None else _of(row, "answer", str)
+    numbers = {name: float(number) for name, number in _of(row, "numbers", dict).items()} if row.get("numbers") is not None else {}
+    judge = None if row.get("judge") is None else _of(row, "judge", dict)
+    return Score(**texts, value=value, valid=_of(row, "valid", bool), answer=answer, numbers=numbers, judge=judge)
 
 
-def _optional(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: row[name] for name in names if row.get(name) is not None}
+def _of(row: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    """The value of a field, which must be of one of these kinds."""
+    value = row[name]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} is {_short(value)}; must be {' or '.join(_KINDS[kind] for kind in kinds)}")
+    return value
+
+
+def _list(row: Mapping[str, Any], name: str, *kinds: type) -> list[Any]:
+    found: list[Any] = _of(row, name, list)
+    for value in found:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(f"{name} holds {_short(value)}; must hold {' or '.join(_KINDS[kind] for kind in kinds)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_items(folder: Path) -> list[Record]:
@@ -160,6 +202,8 @@ def _read(path: Path, made: Callable[[dict[str, Any]], T], allowed: str) -> Iter
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise TypeError(f"got {type(row).__name__}")
+            # Half of a surrogate pair is no text that could be sent or written.
+            json.dumps(row, ensure_ascii=False).encode()
             yield number, made(row)
         except KeyError as error:
             raise InputError(f"{path}: line {number}: {error.args[0]} is missing; allowed: {allowed}") from error

@@ -75,8 +75,8 @@ def mark(
 
     Each answer is marked `repeats` times and its value is the mean of the marks that could be had, as a share of the best one. The prompts
     of repeats differ in a number, so that each is a call of its own in the ledger, and more repeats later pay only for the new ones.
-    `Score.judge` holds {"model", "rubric", "prompt_sha", "marks"}, with None among the marks for one that could not be had. Not for use
-    inside a running event loop.
+    `Score.judge` holds {"model", "rubric", "prompt_sha", "asked", "marks"}: `asked` is the digest of all that the judge was told, and None
+    among the marks stands for one that could not be had. Not for use inside a running event loop.
 
     Raises:
         InputError: the ledger cannot be read or written.
@@ -89,7 +89,8 @@ def mark(
     prompts = [messages(records[at], str(scores[at].answer), rubric, number + 1) for at in asked for number in range(repeats)]
     replies = asyncio.run(chat.ask(prompts, lambda reply: mark_of(reply, rubric) is not None)) if prompts else []
     for place, at in enumerate(asked):
-        scores[at] = _judged(scores[at], replies[place * repeats : (place + 1) * repeats], rubric, chat.service.model)
+        asked_about = asked_sha(records[at], str(scores[at].answer), rubric)
+        scores[at] = _judged(scores[at], asked_about, replies[place * repeats : (place + 1) * repeats], rubric, chat.service.model)
     return scores
 
 
@@ -126,11 +127,16 @@ def prompt_sha(rubric: Rubric) -> str:
     return hashlib.sha256(rubric.prompt.encode()).hexdigest()
 
 
-def _judged(score: Score, replies: Sequence[Reply], rubric: Rubric, model: str) -> Score:
+def asked_sha(record: Record, answer: str, rubric: Rubric) -> str:
+    """The SHA-256 of what a judge is asked about an answer: the rubric, the question, the reference and the answer."""
+    return hashlib.sha256(messages(record, answer, rubric)[0]["content"].encode()).hexdigest()
+
+
+def _judged(score: Score, asked: str, replies: Sequence[Reply], rubric: Rubric, model: str) -> Score:
     marks = [None if reply.text is None else mark_of(reply.text, rubric) for reply in replies]
     had = [mark for mark in marks if mark is not None]
     why = ", ".join(sorted({reply.reason or "unreadable" for reply, mark in zip(replies, marks, strict=True) if mark is None}))
     reason = "judged" if len(had) == len(marks) else f"judged {len(had)} of {len(marks)} times: {why}"
-    judge: dict[str, Any] = {"model": model, "rubric": rubric.name, "prompt_sha": prompt_sha(rubric), "marks": marks}
+    judge: dict[str, Any] = {"model": model, "rubric": rubric.name, "prompt_sha": prompt_sha(rubric), "asked": asked, "marks": marks}
     value = math.fsum(had) / (len(had) * rubric.best) if had else None
     return replace(score, value=value, reason=reason, judge=judge)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from omnistage.stages.benchmarks.base import Benchmark, Rubric, Scored
 from omnistage.stages.benchmarks.figures import Columns, Figure
 from omnistage.stages.benchmarks.items import GREEDY, Prediction, Score
 from omnistage.stages.measure import bootstrap, controls
-from omnistage.stages.recipe.choices import CONTROLS, Control
+from omnistage.stages.recipe.choices import CONTROLS
 
 FIGURES = "scores.json"
 
@@ -46,7 +46,7 @@ class Judge:
 
 
 def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False, embedding: str | None = None) -> dict[str, Any]:
-    """Score what stands in `folder`; write `scores.jsonl`, `scores.json` and, last, `card.md`; returns what stands in `scores.json`.
+    """Score what stands in `folder`; write `scores.jsonl`, `card.md` and, last, `scores.json`; returns what stands in `scores.json`.
 
     `embedding` (`file.py:function`) adds retrieval to the figures of poses.
 
@@ -55,10 +55,10 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False, e
     """
     made = setup.read(folder)
     benchmark = registry.of(made["benchmark"])
+    check(benchmark, judge=judge is not None, upstream=upstream, embedding=embedding)
     if embedding is not None:
-        if benchmark.name != pose.NAME:
-            raise InputError(f"--embedding is for benchmark {pose.NAME!r}, and this is {benchmark.name!r}")
         benchmark = pose.with_embedding(embedding)
+    setup.check_items(folder, made)
     records = items.read_items(folder)
     predictions = items.read_predictions(folder, records)
     if not predictions:
@@ -66,7 +66,7 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False, e
     tagged = bool(made.get("tagged", False))
     runs: dict[str, list[Scored]] = {}
     for run, found in predictions.items():
-        asked = [record for record in records if _is_asked(run, record)]
+        asked = [record for record in records if controls.is_asked(run, record)]
         runs[run] = _scored(benchmark, asked, found, run, tagged)
     if benchmark.rubric is not None and judge is not None:
         runs = {run: _judge(benchmark.rubric, of_run, judge, tagged) for run, of_run in runs.items()}
@@ -81,22 +81,28 @@ def score(folder: Path, *, judge: Judge | None = None, upstream: bool = False, e
     files.write_lines(folder / items.SCORES, [_row(one) for one in rows])
     result = _figures(benchmark, records, runs)
     probes = [run for run in runs if run in CONTROLS] if GREEDY in runs else []
-    result["probes"] = {
-        run: {figure["name"]: figure for figure in found["figures"]}
-        for run, found in compare.compare_runs(folder, benchmark.figures, probes)["runs"].items()
-    }
+    result["probes"] = {}
+    if probes:
+        for run, found_of in compare.compare_runs(folder, benchmark.figures, probes)["runs"].items():
+            result["probes"][run] = {figure["name"]: figure for figure in found_of["figures"]}
     if upstream:
-        if benchmark.upstream is None:
-            raise InputError(f"benchmark {benchmark.name!r} has no published scorer; --compat upstream is for those that have one")
+        assert benchmark.upstream is not None
         result["upstream"] = {run: benchmark.upstream(of_run, tagged) for run, of_run in runs.items() if run in predictions}
-    files.write_json(folder / FIGURES, result)
     files.write_text(folder / card.CARD, card.card(made, result))
+    files.write_json(folder / FIGURES, result)
     return result
 
 
-def _is_asked(run: str, record: Record) -> bool:
-    """Whether a run asks about a record: a probe leaves out those that it says nothing about."""
-    return run not in CONTROLS or controls.applies(cast(Control, run), record.modality)
+def check(benchmark: Benchmark, *, judge: bool, upstream: bool, embedding: str | None) -> None:
+    """Raises `InputError` for what a benchmark cannot be scored with; to be asked before anything is paid for."""
+    if upstream and benchmark.upstream is None:
+        raise InputError(f"benchmark {benchmark.name!r} has no published scorer; --compat upstream is for those that have one")
+    if embedding is not None:
+        if benchmark.name != pose.NAME:
+            raise InputError(f"--embedding is for benchmark {pose.NAME!r}, and this is {benchmark.name!r}")
+        pose.with_embedding(embedding)
+    if judge and benchmark.rubric is None:
+        raise InputError(f"benchmark {benchmark.name!r} has no open answers; --judge is for those that have")
 
 
 def _scored(benchmark: Benchmark, records: Sequence[Record], found: Mapping[str, Prediction], run: str, tagged: bool) -> list[Scored]:
@@ -120,27 +126,31 @@ def _judge(rubric: Rubric, run: Sequence[Scored], judge: Judge, tagged: bool) ->
 
 
 def _with_earlier_marks(rubric: Rubric, runs: dict[str, list[Scored]], earlier: Sequence[Score]) -> dict[str, list[Scored]]:
-    """The marks that a judge has given before to the same answers by the same rubric; who scores without a judge keeps them."""
-    sha = judging.prompt_sha(rubric)
-    known = {(one.id, one.run, one.answer): one for one in earlier if one.judge is not None and one.judge.get("prompt_sha") == sha}
+    """The marks that a judge has given before where it was asked the very same: who scores without a judge keeps them."""
+    known = {(one.id, one.run, one.judge["asked"]): one for one in earlier if one.judge is not None and "asked" in one.judge}
     out: dict[str, list[Scored]] = {}
     for run, of_run in runs.items():
-        found = [known.get((one.record.id, run, one.score.answer)) if one.score.value is None else None for one in of_run]
-        out[run] = [one if mark is None else one._replace(score=mark) for one, mark in zip(of_run, found, strict=True)]
+        out[run] = []
+        for one in of_run:
+            mark = None
+            if one.score.value is None and one.score.answer is not None:
+                mark = known.get((one.record.id, run, judging.asked_sha(one.record, one.score.answer, rubric)))
+            out[run].append(one if mark is None else one._replace(score=mark))
     return out
 
 
 def _figures(benchmark: Benchmark, records: Sequence[Record], runs: Mapping[str, Sequence[Scored]]) -> dict[str, Any]:
-    result: dict[str, Any] = {"benchmark": benchmark.name, "items": len(records), "runs": {}}
+    main = GREEDY if GREEDY in runs else next(iter(runs))
+    result: dict[str, Any] = {"benchmark": benchmark.name, "headline": None, "items": len(records), "runs": {}}
     for run, of_run in runs.items():
         asked = [scored.record for scored in of_run]
         figures, scores = benchmark.figures(asked), {scored.score.id: scored.score for scored in of_run}
-        result.setdefault("headline", figures[0].name)
+        if run == main:
+            result["headline"] = figures[0].name
         result["runs"][run] = {
             "counts": counts(of_run),
             "figures": {figure.name: _entry(figure, columns.columns_for(figure, asked, scores)) for figure in figures},
         }
-    main = next(iter(runs))
     asked = [scored.record for scored in runs[main]]
     if benchmark.baseline is not None:
         name, constant = benchmark.baseline

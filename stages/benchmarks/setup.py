@@ -14,6 +14,7 @@ from typing import Any
 
 from omnistage.data.errors import InputError
 from omnistage.stages import files
+from omnistage.stages.benchmarks.items import ITEMS, PARTS, PREDICTIONS, SCORES
 from omnistage.stages.difference import first_difference
 
 SETUP = "setup.json"
@@ -29,19 +30,34 @@ def begin(folder: Path, setup: Mapping[str, Any]) -> None:
     """
     path = folder / SETUP
     if not path.exists():
+        found = [name for name in (ITEMS, PREDICTIONS, SCORES, PARTS) if (folder / name).exists()]
+        if found:
+            raise InputError(f"{folder} holds {', '.join(found)} and no {SETUP}: nobody knows whose they are; choose another folder")
         files.write_json(path, dict(setup))
         return
     # Through JSON, since a tuple comes back as a list.
     now, before = json.loads(json.dumps(dict(setup))), read(folder)
     differs = first_difference(_alike(before), _alike(now))
     if differs is not None:
-        raise InputError(f"{path}: another evaluation stands there: {differs}; choose another folder, or remove that one to measure again")
+        raise InputError(
+            f"{path}: another evaluation stands there: {differs}; choose another folder, or remove this whole one to measure again"
+        )
+    check_items(folder, before)
+
+
+def check_items(folder: Path, setup: Mapping[str, Any]) -> None:
+    """Raises `InputError` when `items.jsonl` is not what was asked, where the setup says what that was."""
+    told = setup.get("items")
+    if isinstance(told, dict) and "sha256" in told and (folder / ITEMS).exists() and files.digest(folder / ITEMS) != told["sha256"]:
+        raise InputError(
+            f"{folder / ITEMS} has changed since it was asked ({SETUP} has another digest); restore it, or take {SETUP}'s away"
+        )
 
 
 def read(folder: Path) -> dict[str, Any]:
     """What stands in a folder; raises `InputError` when it is missing or no JSON object."""
     found = files.read_json(folder / SETUP)
-    if not isinstance(found, dict) or not isinstance(found.get("benchmark"), str):
+    if not isinstance(found, dict) or not isinstance(found.get("benchmark"), str) or not isinstance(found.get("made", {}), dict):
         raise InputError(f"{folder / SETUP}: holds no `benchmark`; allowed: what `omnistage evaluate` writes")
     return found
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import MediaRef, Modality, Record
-from omnistage.stages.recipe.choices import Control
+from omnistage.stages.recipe.choices import CONTROLS, Control
 
 Sense = Literal["picture", "sound"]
 BLANKED: dict[str, frozenset[Sense]] = {
@@ -74,6 +74,11 @@ def applies(control: Control, modality: Modality) -> bool:
     if control == "shuffled":
         return modality in (Modality.VIDEO, Modality.AUDIO_VIDEO)
     return modality is Modality.AUDIO_VIDEO
+
+
+def is_asked(run: str, record: Record) -> bool:
+    """Whether a run of an evaluation asks about a record: a control leaves out those that it says nothing about."""
+    return run not in CONTROLS or applies(cast(Control, run), record.modality)
 
 
 def apply(control: Control, records: Sequence[Record], seed: int) -> list[Record]:

@@ -63,7 +63,11 @@ def check(records: Sequence[Record], measurement: Measurement) -> None:
             allowed = ", ".join(sorted(benchmark.kinds))
             raise InputError(f"{record.source}: a question of kind {record.kind}; benchmark {benchmark.name!r} asks for {allowed}")
     for control in measurement.controls:
-        controls.apply(control, [record for record in records if controls.applies(control, record.modality)], 0)
+        asked = [record for record in records if controls.applies(control, record.modality)]
+        if not asked:
+            found = ", ".join(sorted({str(record.modality) for record in records}))
+            raise InputError(f"control {control!r} says nothing about these records, which are {found}; leave it out")
+        controls.apply(control, asked, 0)
 
 
 def measure(
@@ -94,7 +98,7 @@ def measure(
     samples = 0 if head is not None else measurement.samples
     ways = plan.ways(samples, measurement.controls if with_controls else [])
     given = {
-        "checkpoint": {"path": checkpoint, "weights": weights_digest(checkpoint)},
+        "checkpoint": {"path": checkpoint, "weights": weights_digest(checkpoint, model)},
         "head": None if head is None else head.spec.name,
         "device": device_of(model),
     }
@@ -168,19 +172,21 @@ def _head(model: Any, benchmark: Benchmark, records: Sequence[Record], name: str
     return carried.chosen(heads, name, where)
 
 
-def device_of(model: Qwen2_5OmniThinkerForConditionalGeneration) -> dict[str, str]:
-    """What a model computes on and with."""
-    name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
-    return {"name": name, "dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation)}
+def device_of(model: Qwen2_5OmniThinkerForConditionalGeneration) -> dict[str, Any]:
+    """What a model computes on and with, as far as last bits depend on it."""
+    found: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation)}
+    if model.device.type == "cuda":
+        return {"name": torch.cuda.get_device_name(model.device)} | found
+    return {"name": model.device.type, "threads": torch.get_num_threads()} | found
 
 
-def weights_digest(checkpoint: str) -> str | None:
-    """What a folder's weights are known by: the digest of its manifest, or one over its safetensors files; None for an id of the hub."""
-    folder = Path(checkpoint)
-    if (folder / files.MANIFEST).is_file():
-        return files.digest(folder / files.MANIFEST)
-    found = sorted(folder.glob("*.safetensors"))
-    return files.digest_of_lines([[path.name, files.digest(path)] for path in found]) if found else None
+def weights_digest(checkpoint: str, model: Qwen2_5OmniThinkerForConditionalGeneration) -> str | None:
+    """What weights are known by: a digest over a folder's safetensors files, or the commit of a model from the hub."""
+    found = sorted(Path(checkpoint).glob("*.safetensors"))
+    if found:
+        return files.digest_of_lines([[path.name, digest] for path, digest in zip(found, files.digests(found), strict=True)])
+    commit = getattr(model.config, "_commit_hash", None)
+    return None if commit is None else str(commit)
 
 
 def evaluate_checkpoint(

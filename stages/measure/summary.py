@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnistage.data.records import Record
 from omnistage.stages import choose, files, gate, run_directory
 from omnistage.stages.benchmarks import card, items, scoring
 from omnistage.stages.benchmarks.base import majority
-from omnistage.stages.measure import against, head_values
-from omnistage.stages.measure.statistics import paired_difference, share
+from omnistage.stages.benchmarks.columns import columns_of, scores_by_run
+from omnistage.stages.benchmarks.figures import Figure
+from omnistage.stages.benchmarks.items import GREEDY, Score
+from omnistage.stages.measure import against, bootstrap, head_values
+from omnistage.stages.measure.paired import paired
 from omnistage.stages.recipe.choices import CONTROLS
 from omnistage.stages.recipe.schema import EvaluateStage, Recipe
 
-Scores = dict[str, float]
+# Scorers whose values are shares; a distance in points or millimetres is no accuracy.
+_SHARES = frozenset({"grade", "judge", "majority"})
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one evaluation of a run found: per run (`greedy`, a sample, a control) and modality, 1 or 0 of each item by its id; and what the
-    majority class would score of a modality."""
+    """What one evaluation of a run found: its records, and per run (`greedy`, a sample, a control) the score of each id."""
 
-    right: Mapping[str, Mapping[str, Scores]]
-    majority: Mapping[str, float]
+    records: Sequence[Record]
+    scores: Mapping[str, Mapping[str, Score]]
 
     def modalities(self, run: str) -> dict[str, dict[str, Any]]:
-        """Accuracy of each modality in one run, with Wilson's interval; none for a run that was not made."""
+        """Accuracy of each modality in one run, with its interval over clips; none for a run that was not made, and none of a modality
+        that has items without a share (scores, poses, answers that nobody has judged)."""
         out: dict[str, dict[str, Any]] = {}
-        for modality, found in self.right.get(run, {}).items():
-            estimate = share(round(sum(found.values())), len(found))
-            out[modality] = {"accuracy": estimate.value, "n": len(found), "low": estimate.low, "high": estimate.high}
-            out[modality] |= {"majority": self.majority[modality]}
+        for modality, records in self.of_modality(run).items():
+            figure = _all_of(records)
+            found = bootstrap.interval(figure, columns_of(records, self.scores[run]))
+            constant = bootstrap.value_of(figure, columns_of(records, {one.id: one for one in majority(records)}))
+            out[modality] = {"accuracy": found.value, "n": len(records), "low": found.low, "high": found.high, "majority": constant}
         return out
 
+    def of_modality(self, run: str) -> dict[str, list[Record]]:
+        """The records of each modality that were asked in a run, where all of them have shares."""
+        found = self.scores.get(run, {})
+        asked: dict[str, list[Record]] = {}
+        for record in self.records:
+            if record.id in found:
+                asked.setdefault(str(record.modality), []).append(record)
+        return {name: records for name, records in asked.items() if all(_is_share(found[record.id]) for record in records)}
 
-NOTHING = Measured({}, {})
+
+NOTHING = Measured((), {})
+
+
+def right_of(found: Measured, modality: str) -> dict[str, float]:
+    """1 or 0 of each item of a modality, by its id: greedy answers about the real media."""
+    return {record.id: float(found.scores[GREEDY][record.id].value == 1) for record in found.of_modality(GREEDY).get(modality, [])}
+
+
+def _is_share(score: Score) -> bool:
+    return score.value is not None and score.scorer in _SHARES
+
+
+def _all_of(records: Sequence[Record]) -> Figure:
+    return Figure("accuracy", (tuple(range(len(records))),))
 
 
 def measured_of(folder: Path) -> Measured:
@@ -44,30 +72,23 @@ def measured_of(folder: Path) -> Measured:
     evaluation = folder / "evaluation"
     if not (evaluation / items.SCORES).exists():
         return NOTHING
-    records = {record.id: record for record in items.read_items(evaluation)}
-    right: dict[str, dict[str, Scores]] = {}
-    for score in items.read_scores(evaluation):
-        by_modality = right.setdefault(score.run, {}).setdefault(str(records[score.id].modality), {})
-        by_modality[score.id] = float(score.value == 1)
-    hits: dict[str, list[float]] = {}
-    for score in majority(list(records.values())):
-        hits.setdefault(str(records[score.id].modality), []).append(float(score.value or 0))
-    return Measured(right, {modality: sum(of) / len(of) for modality, of in hits.items()})
+    records = items.read_items(evaluation)
+    return Measured(records, scores_by_run(evaluation, records))
 
 
 def _modalities(found: Measured, before: Measured) -> dict[str, Any]:
-    """Accuracy of each modality after a stage, and its paired difference to the stage's start where that was measured."""
+    """Accuracy of each modality after a stage, and its paired difference, over clips, to the stage's start where that was measured."""
     sampled = found.modalities(f"{items.SAMPLE}0")
-    starts = before.right.get(items.GREEDY, {})
+    asked, asked_before = found.of_modality(GREEDY), before.of_modality(GREEDY)
     out: dict[str, Any] = {}
-    for modality, entry in found.modalities(items.GREEDY).items():
-        after = found.right[items.GREEDY][modality]
+    for modality, entry in found.modalities(GREEDY).items():
         entry |= {"sampled": sampled.get(modality, {}).get("accuracy")}
         entry |= {"start": None, "gain": None, "gain_low": None, "gain_high": None}
-        if starts.get(modality, {}).keys() == after.keys():
-            start = [starts[modality][i] for i in after]
-            gain = paired_difference(start, list(after.values()))
-            entry |= {"start": sum(start) / len(start), "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+        records = asked[modality]
+        if {record.id for record in asked_before.get(modality, [])} == {record.id for record in records}:
+            runs = [columns_of(records, one.scores[GREEDY]) for one in (before, found)]
+            gain = paired(_all_of(records), *runs)
+            entry |= {"start": gain.before, "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
         out[modality] = entry
     return out
 
@@ -135,7 +156,7 @@ def build(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
                 "modalities": _modalities(before, NOTHING if stale else start_of_this),
             }
         )
-        controls = [run for run in before.right if run in CONTROLS]
+        controls = [run for run in before.scores if run in CONTROLS]
         if controls:
             result["controls"] = {name: before.modalities(name) for name in controls}
     return result

@@ -130,6 +130,30 @@ def test_a_plain_question_is_answered_without_tags(world: World, tmp_path: Path)
     assert right == [0.0, 1.0]
 
 
+def test_a_checkpoints_own_habits_do_not_bend_answers(world: World, tmp_path: Path) -> None:
+    """A penalty for repeating, or beams, in generation_config.json."""
+    batch = plan.batches(world.records("audio")[:2], plan.ways(0, []), 2, 0)[0]
+    said = []
+    for habits in ({}, {"repetition_penalty": 5.0, "num_beams": 3, "no_repeat_ngram_size": 1}):
+        model = world.model()
+        encoder = world.encoder(model)
+        model.generation_config.update(**habits)
+        answerer = local.Answerer(model, encoder, max_new_tokens=8)
+        said.append(answerer.batch(batch, [encoder(record) for record in batch.records]))
+    assert said[0] == said[1]
+
+
+def test_weights_are_known_by_their_bytes(world: World, tmp_path: Path) -> None:
+    import shutil
+
+    model = world.model()
+    copied = shutil.copytree(world.checkpoint, tmp_path / "copy")
+    assert evaluate.weights_digest(str(copied), model) == evaluate.weights_digest(str(world.checkpoint), model)
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert evaluate.weights_digest(str(copied), model) != evaluate.weights_digest(str(world.checkpoint), model)
+
+
 def test_answers_come_from_features_on_disk(world: World, tmp_path: Path) -> None:
     """A second model with the same towers answers the same without running them."""
     batch = plan.batches(world.records("audio_video")[:2], plan.ways(0, []), 2, 0)[0]

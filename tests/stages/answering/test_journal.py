@@ -106,3 +106,19 @@ def test_a_part_of_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "parts" / "0.jsonl").write_text('{"batch": 3}\n')
     with pytest.raises(InputError, match=r"0\.jsonl: holds a line that is none of a batch"):
         Journal(tmp_path).done()
+
+
+def test_what_is_kept_is_written_before_anything_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = batches()[:2]
+    failed = Prediction("c", "greedy", None, "error", error="the server said 500")
+    with Journal(tmp_path) as journal:
+        journal.add(made[0], answers(made[0]))
+        journal.add(made[1], [failed, answers(made[1])[1]])
+
+    def full(*given: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("omnistage.stages.files.write_lines", full)
+    with pytest.raises(OSError, match="No space left"):
+        journal.forget_errors(made)
+    assert list(journal.done()) == ["greedy/0", "greedy/1"]

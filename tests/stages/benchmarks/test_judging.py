@@ -13,7 +13,7 @@ from benchmark_figures import prediction, predictions
 from judge_server import counts
 from mark_server import MarkServer, by_question, chat
 from omnistage.data.records import AnswerKind, Modality, Record
-from omnistage.stages.benchmarks.judging import mark, mark_of, messages, prompt_sha, rubric
+from omnistage.stages.benchmarks.judging import asked_sha, mark, mark_of, messages, prompt_sha, rubric
 from omnistage.stages.benchmarks.registry import BENCHMARKS
 
 RUBRIC = rubric("half", "2 if right, 1 if {nearly} right, 0 if wrong.", (0.0, 0.5, 1.0, 2.0))
@@ -46,7 +46,9 @@ def test_a_value_is_the_mean_mark_as_a_share_of_the_best(serve: Callable[..., Ma
     server = serve({"What is heard?": [2, 1, 0.5], "What is seen?": [0, 0, 1]})
     scores = mark([FIRST, SECOND], predictions([FIRST, SECOND], ["beep", "3"]), RUBRIC, chat(server, ledger), 3)
     assert [score.value for score in scores] == [pytest.approx(3.5 / 6), pytest.approx(1 / 6)]
-    assert scores[0].judge == {"model": "m", "rubric": "half", "prompt_sha": prompt_sha(RUBRIC), "marks": [2.0, 1.0, 0.5]}
+    told = {"prompt_sha": prompt_sha(RUBRIC), "asked": asked_sha(FIRST, "beep", RUBRIC)}
+    assert scores[0].judge == {"model": "m", "rubric": "half", **told, "marks": [2.0, 1.0, 0.5]}
+    assert asked_sha(replace(FIRST, target="another"), "beep", RUBRIC) != told["asked"]
     assert [(score.id, score.run, score.scorer, score.valid, score.answer, score.reason) for score in scores] == [
         ("1", "greedy", "judge", True, "beep", "judged"),
         ("2", "greedy", "judge", True, "3", "judged"),
