@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 from grpo_ways import SIZE, Case, Trl, operations, trainer_of, write_media
-from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.data import synth
-from omnistage.rl import tiny
+from omnistage.rl import published, tiny
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 
 # Media tokens and completion tokens.
@@ -41,20 +41,7 @@ SHAPES = {
 }
 WAYS = ("cat", "cascade", "flex", "off", "trl")
 GROUP, TOGETHER, GENERATED = 8, 8, 64
-# What the checkpoints have otherwise than transformers' defaults, which make a vision tower as wide as the language model.
-LARGER = {"vision_config": {"hidden_size": 1280, "out_hidden_size": 3584}}
-SMALLER = {
-    "text_config": {
-        "hidden_size": 2048,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-        "intermediate_size": 11008,
-        "vocab_size": 151936,
-    },
-    "vision_config": {"hidden_size": 1280, "out_hidden_size": 2048},
-    "audio_config": {"output_dim": 2048},
-}
+CHECKPOINTS = {"3b": "Qwen/Qwen2.5-Omni-3B", "7b": "Qwen/Qwen2.5-Omni-7B"}
 
 
 def model_of(size: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -65,7 +52,7 @@ def model_of(size: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
     config = small
     if size != "tiny":
         ids = {name: value for name, value in small.to_dict().items() if name.endswith(("_token_id", "_token_index"))}
-        config = Qwen2_5OmniThinkerConfig(**(SMALLER if size == "3b" else LARGER), **ids)
+        config = published.config_of(CHECKPOINTS[size], **ids)
         config.text_config.pad_token_id = small.text_config.pad_token_id
         config.text_config.eos_token_id = small.text_config.eos_token_id
     torch.manual_seed(0)
