@@ -111,5 +111,3 @@ def parameters_of(config: Qwen2_5OmniThinkerConfig, stage: Training, recipe: Rec
 
 def _count(model: nn.Module, part: Part, *, trained: bool = False) -> int:
     return sum(p.numel() for _, p in policy.parameters_of(model, part) if p.requires_grad or not trained)
-
-
