@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnistage.data.errors import InputError, OmnistageError, unknown_name
-from omnistage.launch import data_commands, evaluation_commands, head_commands, reward_commands
+from omnistage.launch import data_commands, evaluation_commands, head_commands, plan_command, reward_commands
 from omnistage.launch.arguments import whole_or_zero
 from omnistage.launch.devices import use_one_device
 from omnistage.launch.failures import Failure
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--without-heads", action="store_true", help="leave out the second recipe, demo_heads: opinion scores and poses")
     demo.set_defaults(command=_demo)
 
+    plan_command.add(commands)
     evaluation_commands.add(commands)
     data_commands.add(commands)
 

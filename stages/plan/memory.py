@@ -4,21 +4,22 @@ N parameters, N_t of them trained (adapters and a head's included), W processes;
 residual stream (4 where weights are float32, else `e`), h hidden size, i intermediate size, k key and value heads x head size,
 V vocabulary, L layers. A term is what stays allocated at the peak of its phase; the peak is that of the largest phase.
 
-| part | bytes | where it comes from |
-|---|---|---|
-| weights | of each part: 4 N where it is trained whole by `single` or `ddp`, else e N; adapters 4 each (`zero3`: e) | `rl.policy.load_for_training` |
-| casts | e (trained weights of linear layers), where those are float32 and e is 2 | autocast keeps them until a forward ends |
-| reference | weights once more, in the policy's type, with `beta` above 0 and no adapters | TRL loads a second model |
-| gradients | 4 N_t; `ddp` twice (its buckets are copies) | |
-| optimizer | 8 N_t: two float32 moments of AdamW; DeepSpeed 12 N_t / W, with a float32 copy | from the second step on |
-| DeepSpeed | `zero2`: weights whole, e N_t / W gradients, two buckets of e min(N_t, 5e8); `zero3`: weights and reference / W, one bucket, and \
-e min(N, 1e9) of gathered weights; in its step 4 N_t / W float32 gradients (`zero3`: of at most 1e9 parameters at a time) | its defaults |
-| offload | nothing of weights, optimizer and gradients but bucket and gathered weights; all of it on the CPU of the machine instead | |
-| activations | T tokens x L layers x `layer_bytes`; with checkpointing r T h L inputs and one layer recomputed; trained towers alike | below |
-| workspace | what a layer's backward holds beside: gradients of the widest products, 3 e i + 2 r h a token | |
-| logits | TRL's fused head: a tile of min(S, 4096) x 32768 of S scored tokens, float32 gradients of their states, 4 V h where the head trains | |
-| KV cache | rollout: 2 k L e (prompts P + completions C): each prompt once where shared, else each row P + C, prompts twice while copied | |
-| sampling | rollout: `SCORES` float32 arrays of rows x V | |
+    weights      of each part 4 N where `single` or `ddp` train it whole, else e N; adapters 4 each (`zero3`: e)
+    casts        e for each trained weight of linear layers that is float32 while e is 2: autocast keeps them until a forward ends
+    reference    the weights once more, in the policy's type, with `beta` above 0 and no adapters
+    gradients    4 N_t; `ddp` as much again, for its buckets are copies
+    optimizer    8 N_t, two float32 moments of AdamW (from the second step on); DeepSpeed 12 N_t / W, with a float32 copy
+    zero2        weights whole; gradients e N_t / W; two buckets of e min(N_t, 5e8); 4 N_t / W float32 gradients in its step
+    zero3        weights and reference / W; gathered weights e min(N, 1e9); gradients e N_t / W; a bucket; float32 gradients of at most
+                 1e9 parameters at a time
+    offload      bucket and gathered weights alone; weights, optimizer and gradients are in the CPU's memory of the machine
+    activations  T tokens x L layers x `layer_bytes`; with checkpointing the layers' inputs, r T h L, and one layer computed again;
+                 towers that are trained alike
+    workspace    what a layer's backward holds beside: gradients of the widest products, (3 e i + 2 r h) T
+    logits       TRL's fused head: a tile of min(S, 4096) x 32768 numbers for S scored tokens, float32 gradients of their states, and
+                 4 V h where the head is trained
+    KV cache     2 k L e a token: prompts once where they are shared (twice while they are laid out), else once a completion
+    sampling     `SCORES` float32 arrays of rows x V
 
 `zero3` gathers all weights on each GPU for a rollout (TRL's `ds3_gather_for_generation`). Not counted: CUDA's context (about 0.5 GB),
 what the allocator cannot use for want of a whole block, communication buffers of NCCL, and features of frozen towers on their way.
@@ -68,9 +69,10 @@ class Dimensions:
 class Load:
     """What one process computes at a time.
 
-    A training pass has `tokens` tokens of the language model, of which `scored` are projected, and `copied` tokens whose keys and values are
-    copies; `patches` and `frames` go through towers that are trained. `packed`: a prompt once. A rollout draws `rows` completions of
-    `prompts` prompts at once, `prompt_tokens` and `completion` long (0 rows: no rollout). `accumulates`: gradients are there before a pass.
+    A training pass has `tokens` tokens of the language model, of which `scored` are projected, and `copied` whose keys and values are
+    copies; `pairs` are those of query and key. `patches` and `frames` go through towers that are trained. `packed`: a prompt once. A step
+    has `passes` of them. A rollout draws `rows` completions of `prompts` prompts at once, `prompt_tokens` and `completion` long (0 rows: no
+    rollout).
     """
 
     tokens: int
@@ -83,7 +85,8 @@ class Load:
     prompts: int = 0
     prompt_tokens: int = 0
     completion: int = 0
-    accumulates: bool = False
+    passes: int = 1
+    pairs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,10 @@ def estimate(model: Model, setting: Setting, load: Load) -> Memory:
     # As a pass goes back through the layers its activations go and gradients come, unless an earlier pass has left them there. Casts end
     # with the forward where layers are computed again.
     of_head = FLOAT32 * model.language.vocabulary * model.language.hidden if model.parameters.trained["language"] else 0
-    start = {"activations": activations, "workspace": workspace, "logits": logits, "gradients": gradients if load.accumulates else 0.0}
+    start = {"activations": activations, "workspace": workspace, "logits": logits, "gradients": gradients if (load.passes > 1) else 0.0}
     end = {"activations": activations / model.language.layers, "workspace": workspace, "logits": 0.0, "gradients": gradients}
-    made = {"activations": forward, "workspace": workspace, "logits": 0.0, "gradients": gradients if load.accumulates else 0.0}
-    start["logits"] += of_head if not load.accumulates or setting.engine in DEEPSPEED else 0
+    made = {"activations": forward, "workspace": workspace, "logits": 0.0, "gradients": gradients if (load.passes > 1) else 0.0}
+    start["logits"] += of_head if not (load.passes > 1) or setting.engine in DEEPSPEED else 0
     with_casts = [made | {"casts": float(casts)}, start | {"casts": 0.0}] if setting.checkpointing else [start | {"casts": float(casts)}]
     worst = max([*with_casts, end | {"casts": 0.0}], key=lambda parts: sum(parts.values()))
     phases["backward"] = held | worst | {"gathered weights": gathered, "buckets": buckets}

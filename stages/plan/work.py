@@ -57,6 +57,9 @@ def _of_grpo(recipe: Recipe, stage: GrpoStage, prompt: Prompt, media: tuple[int,
     tokens = prompts * prompt.total + batch.per_device * width
     mode = ("cascade" if cpu else "cat") if stage.shared_prefix == "auto" else stage.shared_prefix
     rows = batch.per_device * batch.passes
+    # The prompt over itself, completions over it, and each over itself.
+    own = prompts * prompt.total**2 / 2 + batch.per_device * width * (prompt.total + width / 2)
+    pairs = batch.per_device * (prompt.total + width) ** 2 / 2 if plain else own
     return Load(
         tokens=tokens,
         scored=tokens if plain and cpu else batch.per_device * width,
@@ -68,5 +71,6 @@ def _of_grpo(recipe: Recipe, stage: GrpoStage, prompt: Prompt, media: tuple[int,
         prompts=rows // stage.num_generations,
         prompt_tokens=prompt.total,
         completion=width,
-        accumulates=batch.passes > 1,
+        passes=batch.passes,
+        pairs=pairs,
     )
