@@ -2,11 +2,11 @@
 
     python benchmarks/plan.py [--case NAME ...] [--json]
 
-Each case is a GRPO stage of two whole steps, through the package's own trainer, in a process of its own: rollout, policy
-forward and backward, AdamW, on rendered clips and a thinker of the real architecture (25 million parameters). Before it the process makes two
-steps with a far smaller model, so that what libraries and threads take is there already; measured is the highest resident memory
-(VmHWM) less the resident memory before the model is loaded. glibc is told to give blocks above 64 KiB back at once, else what is measured is
-its habit of keeping them.
+Each case is a GRPO stage of two whole steps, through the package's own trainer, in a process of its own: rollout, policy forward and
+backward, AdamW, on rendered clips and a thinker of the real architecture (25 million parameters). Before it the process makes two steps
+with a far smaller model, so that what libraries and threads take is there already; measured is the highest resident memory (VmHWM) less the
+resident memory before the model is loaded. glibc is told to give blocks above 64 KiB back at once, else what is measured is its habit of
+keeping them.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, combinations, product
 from typing import Any
 
 from omnistage.data.errors import InputError
@@ -43,42 +43,84 @@ def _quoted(text: str) -> str:
     return f"'{text}'" if " " in text else text
 
 
-def memory_of(config: Any, recipe: Recipe, stage: Training, tokens: Tokens) -> Memory:
-    """Bytes of the stage on a GPU with prompts as long as the longest. Raises `InputError` for adapters that match nothing."""
-    model = memory.model_of(config, sizes.parameters_of(config, stage, recipe))
-    load = work.load_of(recipe, stage, tokens, tokens.longest, cpu=False)
-    return memory.estimate(model, work.setting_of(recipe, stage, cpu=False), load)
+class Stage:
+    """A stage and what it needs, as it stands or with other settings, for prompts as long as the longest.
 
+    Raises:
+        InputError: the stage's adapters match no module.
+    """
 
-def changed(recipe: Recipe, stage: Training, settings: tuple[str, ...]) -> tuple[Recipe, Training]:
-    """The recipe with other settings, and its stage of the same name. Raises `RecipeError` for settings that a recipe cannot have."""
-    raw = recipes.dump(recipe)
-    for text in settings:
-        apply_override(raw, text)
-    made = recipes.build(Recipe, raw, "plan")
-    found = next(one for one in made.stages if one.name == stage.name)
-    assert isinstance(found, Training)
-    return made, found
+    def __init__(self, config: Any, recipe: Recipe, stage: Training, tokens: Tokens) -> None:
+        self.config, self.recipe, self.stage, self.tokens = config, recipe, stage, tokens
+        self._counted: dict[str, sizes.Parameters] = {}
+        self.parameters = self._parameters(recipe, stage)
 
+    def _parameters(self, recipe: Recipe, stage: Training) -> sizes.Parameters:
+        """Counted once for each way to freeze and to adapt."""
+        key = f"{sorted(recipe.freeze_of(stage))} {recipe.lora_of(stage)}"
+        if key not in self._counted:
+            self._counted[key] = sizes.parameters_of(self.config, stage, recipe)
+        return self._counted[key]
 
-def peak_under(config: Any, recipe: Recipe, stage: Training, tokens: Tokens, settings: tuple[str, ...]) -> float | None:
-    """Bytes at the peak with other settings; None where a recipe cannot have them."""
-    try:
-        return memory_of(config, *changed(recipe, stage, settings), tokens).peak
-    except InputError:
+    def _memory(self, recipe: Recipe, stage: Training) -> Memory:
+        model = memory.model_of(self.config, self._parameters(recipe, stage))
+        load = work.load_of(recipe, stage, self.tokens, self.tokens.longest, cpu=False)
+        return memory.estimate(model, work.setting_of(recipe, stage, cpu=False), load)
+
+    def peak_under(self, settings: tuple[str, ...]) -> float | None:
+        """Bytes at the peak with other settings; None where a recipe cannot have them."""
+        try:
+            raw = recipes.dump(self.recipe)
+            for text in settings:
+                apply_override(raw, text)
+            recipe = recipes.build(Recipe, raw, "plan")
+            stage = next(one for one in recipe.stages if one.name == self.stage.name)
+            assert isinstance(stage, Training)
+            return self._memory(recipe, stage).peak
+        except InputError:
+            return None
+
+    def engines(self) -> dict[Engine, Memory]:
+        """The memory under each engine on as many GPUs, of which each does what it does now (`single`: on one)."""
+        model = memory.model_of(self.config, self.parameters)
+        load = work.load_of(self.recipe, self.stage, self.tokens, self.tokens.longest, cpu=False)
+        setting = work.setting_of(self.recipe, self.stage, cpu=False)
+        out: dict[Engine, Memory] = {}
+        for engine in ("single", *ENGINES):
+            world, on_machine = (1, 1) if engine == "single" else (setting.world, setting.on_machine)
+            out[engine] = memory.estimate(model, replace(setting, engine=engine, world=world, on_machine=on_machine), load)
+        return out
+
+    def largest(self, limit: float) -> tuple[int, str] | None:
+        """The largest pass of `batches` that keeps to `limit` bytes, with its setting; None where none does."""
+        for count, setting in batches(self.recipe, self.stage):
+            peak = self.peak_under((setting,))
+            if peak is not None and peak <= limit:
+                return count, setting
         return None
 
+    def remedies(self, limit: float) -> list[Remedy]:
+        """Up to three kinds of change after which the stage keeps to `limit` bytes: one alone where that is enough, else two together."""
+        kinds: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for change in _changes(self.recipe, self.stage):
+            kinds.setdefault(tuple(text.partition("=")[0] for text in change), []).append(change)
+        found: list[Remedy] = []
+        for count in (1, 2):
+            for chosen in combinations(kinds, count):
+                keys = list(chain(*chosen))
+                if len(found) < MOST_REMEDIES and len(set(keys)) == len(keys):
+                    found += self._first([kinds[kind] for kind in chosen], limit)
+            if found:
+                break
+        return found
 
-def engines(config: Any, recipe: Recipe, stage: Training, tokens: Tokens) -> dict[Engine, Memory]:
-    """The memory of the stage under each engine on as many GPUs (`single`: on one, with what a process of the recipe has to do)."""
-    model = memory.model_of(config, sizes.parameters_of(config, stage, recipe))
-    load, setting = work.load_of(recipe, stage, tokens, tokens.longest, cpu=False), work.setting_of(recipe, stage, cpu=False)
-    out: dict[Engine, Memory] = {}
-    for engine in ("single", *ENGINES):
-        world, on_machine = (1, 1) if engine == "single" else (setting.world, setting.on_machine)
-        fields = {**vars(setting), "engine": engine, "world": world, "on_machine": on_machine}
-        out[engine] = memory.estimate(model, memory.Setting(**fields), load)
-    return out
+    def _first(self, changes: Sequence[Sequence[tuple[str, ...]]], limit: float) -> list[Remedy]:
+        """The first of all combinations that keeps to the limit, if the last, which saves most, does."""
+        together = [tuple(chain(*settings)) for settings in product(*changes)]
+        if (least := self.peak_under(together[-1])) is None or least > limit:
+            return []
+        peaks = ((settings, self.peak_under(settings)) for settings in together)
+        return [next(Remedy(settings, peak) for settings, peak in peaks if peak is not None and peak <= limit)]
 
 
 def batches(recipe: Recipe, stage: Training) -> list[tuple[int, str]]:
@@ -101,37 +143,6 @@ def held(recipe: Recipe, stage: Training) -> int:
         return batching(recipe, stage).per_device
     assert isinstance(stage, SftStage | HeadStage)
     return stage.batch_size // (recipe.launch.world * int(stage.trainer.get("gradient_accumulation_steps", 1)))
-
-
-def largest(config: Any, recipe: Recipe, stage: Training, tokens: Tokens, limit: float) -> tuple[int, str] | None:
-    """The largest pass of `batches` that keeps to `limit` bytes, None where none does."""
-    for count, setting in batches(recipe, stage):
-        peak = peak_under(config, recipe, stage, tokens, (setting,))
-        if peak is not None and peak <= limit:
-            return count, setting
-    return None
-
-
-def remedies(config: Any, recipe: Recipe, stage: Training, tokens: Tokens, limit: float) -> list[Remedy]:
-    """Up to three changes after which the stage keeps to `limit` bytes: a single setting where one is enough, else two together."""
-    single = list(dict.fromkeys(_changes(recipe, stage)))
-    found: list[Remedy] = []
-    for count in (1, 2):
-        for chosen in combinations(single, count):
-            settings = tuple(text for change in chosen for text in change)
-            if len({text.partition("=")[0] for text in settings}) < len(settings):
-                continue
-            kinds = {settings[0].partition("=")[0]} if count == 1 else {text.partition("=")[0] for text in settings}
-            if any(kinds == {text.partition("=")[0] for text in one.settings[: len(kinds)]} for one in found):
-                continue
-            peak = peak_under(config, recipe, stage, tokens, settings)
-            if peak is not None and peak <= limit:
-                found.append(Remedy(settings, peak))
-            if len(found) == MOST_REMEDIES:
-                return found
-        if found:
-            break
-    return found
 
 
 def _changes(recipe: Recipe, stage: Training) -> Iterator[tuple[str, ...]]:

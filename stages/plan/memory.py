@@ -27,7 +27,8 @@ what the allocator cannot use for want of a whole block, communication buffers o
 A layer saves for its backward, for each token:
 
     norms        2 x 4 h, and 2 x r h where their weights train
-    inputs       e h before q, k, v and e h before gate, up where a weight or an adapter there needs it (half precision: of each adapter)
+    inputs       e h before q, k, v and e h before gate, up where a weight or an adapter there needs it (before each of them where a wider
+                 type is cast: float32 weights under autocast, adapters)
     attention    e (h + 2 k) rotated queries, keys, values; e h output; e h its copy in a packed row; `cat` also 2 k e of each
                  completion's copy of the prompt
     MLP          3 e i, and e i before `down` where it trains or has an adapter
@@ -239,15 +240,15 @@ def layer_bytes(size: Dimensions, setting: Setting, *, trained: bool, adapted: t
     norms = 2 * FLOAT32 * h + (2 * residual * h if trained else 0)
 
     def inputs(names: tuple[str, ...], width: int) -> float:
-        if trained:
-            return e * width
-        here = [name for name in names if name in adapted]
-        copies = min(len(here), 1) if e == FLOAT32 else len(here)
-        dropped = (FLOAT32 + 1) * len(here) * width if setting.dropout else 0
+        here = [name for name in names if trained or name in adapted]
+        # In half precision autocast (or peft) makes a copy for each layer that is wider than what it computes in.
+        apart = residual != e or (not trained and e != FLOAT32)
+        copies = len(here) if apart and names[0] not in ("o_proj", "down_proj") else min(len(here), 1)
+        dropped = (FLOAT32 + 1) * len(here) * width if setting.dropout and not trained else 0
         return e * copies * width + dropped
 
-    attention = e * (h + 2 * k) + e * h + (e * h if packed and (trained or "o_proj" in adapted) else 0)
-    attention += inputs(("q_proj", "k_proj", "v_proj"), h) + (0 if trained else inputs(("o_proj",), 0 if e == FLOAT32 else h))
+    # The output of attention is what `o_proj` is given, but in a packed row, where the latter is a copy.
+    attention = e * (h + 2 * k) + e * h + (inputs(("o_proj",), h) if packed else 0) + inputs(("q_proj", "k_proj", "v_proj"), h)
     mlp = 3 * e * i + inputs(("gate_proj", "up_proj"), h) + inputs(("down_proj",), i)
     return norms + attention + mlp
 

@@ -8,9 +8,10 @@ from omnistage.stages import training
 from omnistage.stages.plan import fit, memory, sizes, step_time, tokens, work
 from omnistage.stages.recipe.batching import TEXT_TOKENS
 from omnistage.stages.recipe.choices import DEEPSPEED
-from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe, SftStage, Training
+from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe, SftStage
 
 GB = 1e9
+Trained = SftStage | GrpoStage | HeadStage
 
 
 def plan(recipe: Recipe, *, gpu_gb: float = 80.0, sample: int = 64) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def plan(recipe: Recipe, *, gpu_gb: float = 80.0, sample: int = 64) -> dict[str,
         InputError: the model is not here and not known, or an annotation file that is here is wrong.
     """
     config, source = sizes.config_of(recipe)
-    stages = [_of_stage(recipe, stage, config, source, gpu_gb * GB, sample) for stage in recipe.stages if isinstance(stage, Training)]
+    stages = [_of_stage(recipe, stage, config, source, gpu_gb * GB, sample) for stage in recipe.stages if isinstance(stage, Trained)]
     disk = sum(stage["disk"]["bytes"] for stage in stages)
     return {
         "gpu_bytes": gpu_gb * GB,
@@ -40,14 +41,15 @@ def plan(recipe: Recipe, *, gpu_gb: float = 80.0, sample: int = 64) -> dict[str,
     }
 
 
-def _of_stage(recipe: Recipe, stage: Training, config: Any, source: sizes.Source, gpu: float, sample: int) -> dict[str, Any]:
+def _of_stage(recipe: Recipe, stage: Trained, config: Any, source: sizes.Source, gpu: float, sample: int) -> dict[str, Any]:
     counted = tokens.of_stage(recipe, stage, source.folder, sample)
-    parameters = sizes.parameters_of(config, stage, recipe)
+    held = fit.Stage(config, recipe, stage, counted)
+    parameters = held.parameters
     model, setting = memory.model_of(config, parameters), work.setting_of(recipe, stage, cpu=False)
     limit = fit.SAFE * gpu
-    by_engine = fit.engines(config, recipe, stage, counted)
+    by_engine = held.engines()
     own = by_engine[recipe.launch.engine]
-    best = fit.largest(config, recipe, stage, counted, limit)
+    best = held.largest(limit)
     seconds = step_time.estimate(
         model,
         setting,
@@ -72,24 +74,23 @@ def _of_stage(recipe: Recipe, stage: Training, config: Any, source: sizes.Source
         "engine": recipe.launch.engine,
         "memory": {engine: found.to_json() for engine, found in by_engine.items()},
         "fits": own.peak <= limit,
-        "would_fit": [one.to_json() for one in fit.remedies(config, recipe, stage, counted, limit)] if own.peak > limit else [],
+        "would_fit": [one.to_json() for one in held.remedies(limit)] if own.peak > limit else [],
         "batch": {"now": fit.held(recipe, stage), "largest": best[0] if best else None, "setting": best[1] if best else None},
         "time": seconds.to_json() | {"steps": steps, "total_s": None if steps is None else steps * seconds.step},
         "disk": disk_of(recipe, stage, parameters, steps),
     }
 
 
-def _steps(stage: Training, rows: int | None) -> int | None:
+def _steps(stage: Trained, rows: int | None) -> int | None:
     """Optimizer steps; None where they depend on rows that are not here."""
     if stage.steps is None and rows is None:
         return None
     if isinstance(stage, GrpoStage):
         return stage.steps or stage.iterations * training.steps_of(stage, rows or 0, stage.prompts_per_step)
-    assert isinstance(stage, SftStage | HeadStage)
     return training.steps_of(stage, rows or 0, stage.batch_size)
 
 
-def disk_of(recipe: Recipe, stage: Training, parameters: sizes.Parameters, steps: int | None) -> dict[str, Any]:
+def disk_of(recipe: Recipe, stage: Trained, parameters: sizes.Parameters, steps: int | None) -> dict[str, Any]:
     """Bytes that a stage writes: its model, a checkpoint, and all checkpoints at once.
 
     A model folder has each part in the type that it is held in (adapters merged). A checkpoint has adapters alone, or all weights, and two

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,10 @@ def parameters_of(config: Qwen2_5OmniThinkerConfig, stage: Training, recipe: Rec
     if adapter is None:
         return Parameters(base, trained, 0, head, (), embeddings)
     try:
-        adapted: Any = peft.get_peft_model(thinker, adapter)
+        with warnings.catch_warnings():
+            # peft tells that it found no head to leave out.
+            warnings.simplefilter("ignore")
+            adapted: Any = peft.get_peft_model(thinker, adapter)
     except ValueError as error:
         raise InputError(f"stages.{stage.name}.lora.targets: {str(error).partition('. ')[0]}") from error
     own = {name: p.numel() for name, p in adapted.named_parameters() if p.requires_grad}

@@ -6,10 +6,10 @@ N weights of the language model's layers, N_h of the head of the vocabulary, a =
     policy              forward x (1 + 2 for all weights, + 1 for adapters, + 1 for layers that are computed again)
     reference           forward, where a KL reference is held;   old log-probs: forward, where a rollout serves several steps
     towers              2 N_v patches + 2 N_a frames; with the policy's factor where trained, else once a prompt
-    rollout             prefill of the prompts, then a step a token: the larger of `DECODE_FLOOR_S` and all weights and the KV cache read once
+    rollout             prefill of the prompts, then a step a token: `DECODE_FLOOR_S`, or weights and KV cache read once if that is longer
 
-Training passes run at `TRAIN_SHARE` and others at `FORWARD_SHARE` of the device's matrix rate. Not counted: reading and decoding of clips, rewards
-and judges, what processes send to each other, and the optimizer.
+Training passes run at `TRAIN_SHARE` and others at `FORWARD_SHARE` of the device's matrix rate. Not counted: reading and decoding of clips,
+rewards and judges, what processes send to each other, and the optimizer.
 """
 
 from __future__ import annotations

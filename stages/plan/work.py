@@ -47,7 +47,16 @@ def load_of(recipe: Recipe, stage: Training, tokens: Tokens, prompt: Prompt, *, 
     answer = tokens.answer or TEXT_TOKENS
     # On a CPU TRL's fused head projects what is not asked, too.
     scored = rows * (prompt.total + answer if cpu else answer)
-    return Load(rows * (prompt.total + answer), scored, patches=rows * patches, frames=rows * frames, packed=False, accumulates=times > 1)
+    length = prompt.total + answer
+    return Load(
+        tokens=rows * length,
+        scored=scored,
+        patches=rows * patches,
+        frames=rows * frames,
+        packed=False,
+        passes=times,
+        pairs=rows * length**2 / 2,
+    )
 
 
 def _of_grpo(recipe: Recipe, stage: GrpoStage, prompt: Prompt, media: tuple[int, int], cpu: bool) -> Load:

@@ -46,7 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err.removeprefix("omnistage: ").rstrip("\n")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["evaluate"], ["data", "passrate"], ["rewards", "list"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["plan"], ["evaluate"], ["data", "passrate"], ["rewards", "list"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     code = f"""
 import sys
