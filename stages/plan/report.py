@@ -138,7 +138,7 @@ def _stage_lines(stage: dict[str, Any], gpu: float) -> list[str]:
     by = [f"{modality} {_percentiles(shares)}" for modality, shares in counted["by_modality"].items()]
     parameters, batch = stage["parameters"], stage["batch"]
     parts = own["phases"][own["peak_phase"]]
-    fits = "fits" if stage["fits"] else "does NOT fit"
+    fits = "fits" if stage["fits"] else "does NOT fit" if own["peak"] > gpu * GB else "is more than is safe"
     out = [
         f"   tokens       of a prompt: {'; '.join(by)}; of an answer: at most {counted['answer']:,}",
         f"                from {counted['from']}",

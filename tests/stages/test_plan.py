@@ -227,7 +227,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["gpu_bytes"] == 9e8
     assert not found["stages"][0]["fits"]
-    assert found["stages"][1]["fits"]
+    assert found["stages"][0]["would_fit"]
 
 
 @pytest.mark.parametrize("case", ["full, checkpointing"])
