@@ -23,10 +23,14 @@ class InputError(OmnistageError, ValueError):
     exit_code = 2
 
 
-class Preempted(OmnistageError):
-    """The run was asked to stop, and has saved what it had; the code is EX_TEMPFAIL of sysexits: try again."""
+class Preempted(KeyboardInterrupt):
+    """The run was asked to stop, and has saved what it had; the code is EX_TEMPFAIL of sysexits: try again.
 
-    exit_code = 75
+    No `OmnistageError`: it comes from a signal, in the middle of anything, and whoever guards against the errors of a user's code
+    must not catch it.
+    """
+
+    exit_code: ClassVar[int] = 75
 
 
 class RecipeError(InputError):

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnistage.data.errors import InputError, OmnistageError, unknown_name
+from omnistage.data.errors import InputError, OmnistageError, Preempted, unknown_name
 from omnistage.launch import data_commands, evaluation_commands, head_commands, plan_command, reward_commands
 from omnistage.launch.arguments import whole_or_zero
 from omnistage.launch.devices import use_one_device
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parsed(argv)
     try:
         code: int = arguments.command(arguments)
-    except OmnistageError as error:
+    except (OmnistageError, Preempted) as error:
         return report(error)
     except KeyboardInterrupt:
         say("interrupted")
@@ -43,14 +43,14 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return _parser().parse_args(argv)
 
 
-def report(error: OmnistageError) -> int:
+def report(error: OmnistageError | Preempted) -> int:
     """Prints the error as one line on stderr and returns its exit code."""
     failure = failure_of(error)
     say(failure.message)
     return failure.code
 
 
-def failure_of(error: OmnistageError) -> Failure:
+def failure_of(error: OmnistageError | Preempted) -> Failure:
     """The error's one line and its exit code."""
     return Failure(error.exit_code, " ".join(str(error).splitlines()))
 

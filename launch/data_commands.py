@@ -241,7 +241,7 @@ def _count_tokens(report: Report, shown: Presentation, arguments: argparse.Names
     """Adds the tokens of all records without a fault to the report, and those that the processor refuses to its findings."""
     from omnistage.data.checks.findings import Finding
     from omnistage.stages import presentation, token_counts
-    from omnistage.stages.recipe.schema import Cache
+    from omnistage.stages.recipe.surroundings import Cache
 
     if arguments.cache:
         shown = shown.model_copy(update={"cache": Cache(path=arguments.cache, max_gb=arguments.cache_gb)})

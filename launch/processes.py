@@ -58,8 +58,8 @@ def start(recipe: Recipe, source: Path, first: str | None, only: str | None, unt
     """
     check_meeting(recipe)
     chosen = [*(["--from", first] if first else []), *(["--only", only] if only else [])]
-    if only is not None:
-        return _run(recipe, source, chosen)
+    if only is not None or not recipe.launch.restart:
+        return _run(recipe, source, [*chosen, *(["--until", until] if until else [])])
     stages = stages_to_do(recipe, first, until)
     for stage in stages:
         code = _run(recipe, source, [*chosen, "--until", stage, *(["--goes-on"] if stage != stages[-1] else [])])

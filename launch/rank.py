@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from omnistage.data.errors import OmnistageError
+from omnistage.data.errors import OmnistageError, Preempted
 from omnistage.launch import failures
 from omnistage.launch.cli import FAILED, INTERRUPTED, failure_of, report
 
@@ -43,7 +43,7 @@ def as_rank(work: Callable[[], int]) -> int:
         failures.note_process(left, rank)
     try:
         return work()
-    except OmnistageError as error:
+    except (OmnistageError, Preempted) as error:
         if left is None:
             return report(error)
         failures.leave(left, rank, failure := failure_of(error))

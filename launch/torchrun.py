@@ -42,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say_who_died(error: ChildFailedError) -> None:
-    """Leaves the first death for the user, where no worker has left words of its own: a worker that is killed says nothing."""
+    """Leaves a death for the user where no worker has left words of its own: one that is killed says nothing, one that crashes shows its
+    traceback."""
     place = failures.folder()
-    if place is None or failures.lowest(place) is not None:
-        return
     rank, first = error.get_first_failure()
-    code = first.exitcode
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}; its traceback stands above"
-    failures.leave(place, rank, Failure(FAILED, f"process {rank} {how}; the others were ended, and the same command goes on"))
+    if place is None or failures.lowest(place) is not None or first.exitcode >= 0:
+        return
+    told = f"process {rank} was killed by {signal.Signals(-first.exitcode).name}; the others were ended, and the same command goes on"
+    failures.leave(place, rank, Failure(FAILED, told))
 
 
 class _UnlessAWorkerHasSpoken(logging.Handler):

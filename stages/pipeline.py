@@ -26,7 +26,8 @@ from omnistage.rl.encoding import Encoder
 from omnistage.stages import checks, choose, files, gate, grpo, head, merge, presentation, run_directory, sft, training
 from omnistage.stages.main_process import on_main, say
 from omnistage.stages.measure import against, evaluate, head_values, summary
-from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, HeadStage, Recipe, SftStage, Synth, Training
+from omnistage.stages.recipe.schema import EvaluateStage, GrpoStage, HeadStage, Recipe, SftStage, Training
+from omnistage.stages.recipe.surroundings import Synth
 
 START = "00-start"
 

@@ -18,7 +18,8 @@ from omnistage.rl.feature_cache import FeatureCache
 from omnistage.stages import files
 from omnistage.stages.recipe.choices import Prompt
 from omnistage.stages.recipe.loading import build
-from omnistage.stages.recipe.schema import Cache, Media, Recipe, RunMedia
+from omnistage.stages.recipe.schema import Recipe
+from omnistage.stages.recipe.surroundings import Cache, Media, RunMedia
 
 NAME = "omnistage.json"
 

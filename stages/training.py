@@ -42,7 +42,8 @@ from omnistage.stages.preemption import SaveAndStop
 from omnistage.stages.presentation import Presentation
 from omnistage.stages.recipe.choices import DEEPSPEED
 from omnistage.stages.recipe.model import Model
-from omnistage.stages.recipe.schema import GrpoStage, Launch, Recipe, Training
+from omnistage.stages.recipe.schema import GrpoStage, Recipe, Training
+from omnistage.stages.recipe.surroundings import Launch
 
 ConfigT = TypeVar("ConfigT", bound=TrainingArguments)
 

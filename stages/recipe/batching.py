@@ -14,7 +14,8 @@ import math
 from dataclasses import dataclass
 
 from omnistage.data.records import Modality
-from omnistage.stages.recipe.schema import GrpoStage, Media, Recipe
+from omnistage.stages.recipe.schema import GrpoStage, Recipe
+from omnistage.stages.recipe.surroundings import Media
 
 # Of Qwen2.5-Omni: a token for 28 x 28 pixels (of two frames in a video), and 25 a second of sound.
 PIXELS_PER_TOKEN = 28 * 28

@@ -16,7 +16,6 @@ from omnistage.stages.recipe.schema import (
     GrpoStage,
     HeadMeasurement,
     HeadStage,
-    Launch,
     Measurement,
     Recipe,
     RewardUse,
@@ -24,6 +23,7 @@ from omnistage.stages.recipe.schema import (
     Training,
 )
 from omnistage.stages.recipe.source import Source
+from omnistage.stages.recipe.surroundings import Launch
 
 TORCHRUN = "torch.distributed.run"
 # What torchrun on several machines is told through.

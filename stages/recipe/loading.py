@@ -21,17 +21,15 @@ from omnistage.stages.recipe.schema import (
     Evaluation,
     GrpoStage,
     HeadStage,
-    Launch,
     Measurement,
-    Media,
     Recipe,
     RewardUse,
     SftStage,
     Stage,
-    Synth,
     Training,
 )
 from omnistage.stages.recipe.source import Source
+from omnistage.stages.recipe.surroundings import Launch, Media, Synth
 from omnistage.stages.recipe.yaml_file import apply_override, fill_run_dir, read_yaml
 
 __all__ = [

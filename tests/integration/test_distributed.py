@@ -86,7 +86,7 @@ def test_two_processes_train_a_head_as_one_does(world: World, tmp_path: Path) ->
 def test_the_command_starts_two_processes(tmp_path: Path) -> None:
     """`launch: {engine: ddp, processes: 2}`: one command, each modality trained, one set of results."""
     stages = [grpo(m, data=sources("train", m), steps=1, save_every=None) for m in ("video", "audio", "audio_video")]
-    data = recipe(stages=stages, launch={"engine": "ddp", "processes": 2, "threads": 1})
+    data = recipe(stages=stages, launch={"engine": "ddp", "processes": 2, "threads": 1, "restart": False})
     write(tmp_path / "recipe.yaml", data)
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -27,7 +27,7 @@ def trained(folder: Path, engine: str) -> Path:
     stages.append(grpo("audio_video", data=sources("train", "audio_video"), freeze=[], beta=0.1, **shared))
     data = [source | {"format": f"{head_data.__file__}:scores"} for source in sources("train", "video")]
     stages.append({"name": "mos", "kind": "head", "head": head_data.SCORES, "data": data, "batch_size": 4, "learning_rate": 1e-3, **shared})
-    launch = {"engine": engine, "processes": 2, "threads": 1}
+    launch = {"engine": engine, "processes": 2, "threads": 1, "restart": False}
     # Measuring between the stages loads whole models beside the sharded ones.
     evaluation = recipe()["evaluation"] | {"data": sources("held_out", "video"), "max_new_tokens": 4}
     write(folder / "recipe.yaml", recipe(stages=stages, launch=launch, evaluation=evaluation))
@@ -80,7 +80,7 @@ def test_adapters_are_merged_from_shards(tmp_path: Path) -> None:
     head = {"name": "mos", "kind": "head", "head": head_data.SCORES, "data": data, "batch_size": 4, "learning_rate": 1e-3, "steps": 1}
     head |= {"freeze": ["vision", "audio", "language"]}
     stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=1)
-    launch = {"engine": "zero3", "processes": 2, "threads": 1}
+    launch = {"engine": "zero3", "processes": 2, "threads": 1, "restart": False}
     media = recipe()["media"] | {"feature_cache": {"path": "features", "max_gb": 1}}
     write(tmp_path / "recipe.yaml", recipe(stages=[head, stage], launch=launch, evaluation=None, media=media))
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)

@@ -283,7 +283,7 @@ def test_tokens_are_those_of_the_processor(folder: Path, world: World) -> None:
     from omnistage.data import formats
     from omnistage.data.records import Modality
     from omnistage.stages import presentation
-    from omnistage.stages.recipe.schema import Media
+    from omnistage.stages.recipe.surroundings import Media
 
     file = str(world.data / "train_audio_video.json")
     told = report(file, "--modality", "audio_video", "--tokens", str(world.checkpoint), "--fps", "1", "--cache", "cache")

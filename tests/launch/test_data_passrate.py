@@ -18,8 +18,8 @@ from omnistage.rl.sft_trainer import Collator
 from omnistage.rl.towers import raw_media
 from omnistage.stages import rows, training
 from omnistage.stages.presentation import Presentation
-from omnistage.stages.recipe.schema import Media
 from omnistage.stages.recipe.source import PassRate, Source
+from omnistage.stages.recipe.surroundings import Media
 from world import SHAPE, World
 
 ALWAYS, SOMETIMES, NEVER = 0, 1, 4

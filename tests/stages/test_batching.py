@@ -11,7 +11,8 @@ from omnistage.data.records import Modality
 from omnistage.stages import grpo
 from omnistage.stages.recipe import loading as recipes
 from omnistage.stages.recipe.batching import batching, group_tokens, prompt_tokens
-from omnistage.stages.recipe.schema import GrpoStage, Media, Recipe
+from omnistage.stages.recipe.schema import GrpoStage, Recipe
+from omnistage.stages.recipe.surroundings import Media
 
 RECIPE = """
 run_dir: runs/test

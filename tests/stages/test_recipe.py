@@ -273,7 +273,10 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
             ["model.attention=spda"],
             "model.attention: unknown value 'spda'; did you mean 'sdpa'? known: auto, eager, flash_attention_2, sdpa",
         ),
-        (["launch.procesess=2"], "launch: unknown key 'procesess'; did you mean 'processes'? known: engine, nodes, processes, threads"),
+        (
+            ["launch.procesess=2"],
+            "launch: unknown key 'procesess'; did you mean 'processes'? known: engine, nodes, processes, restart, threads",
+        ),
         (
             ["stages.start.data.0.format=humansens"],
             "stages[0] (start).data[0].format: unknown format 'humansens'; did you mean 'humansense'? known: "

@@ -135,7 +135,7 @@ def test_what_cannot_be_scored_so_is_said_before(tmp_path: Path) -> None:
         ({"judge": True}, "benchmark 'choice' has no open answers"),
     ):
         with pytest.raises(InputError, match=said):
-            scoring.check(own.CHOICE, **{"judge": False, "upstream": False, "embedding": None} | given)  # type: ignore[arg-type]
+            scoring.check(own.CHOICE, **{"judge": False, "upstream": False, "embedding": None} | given)
 
 
 def test_the_summary_of_a_run_draws_over_clips_and_leaves_out_what_is_no_share(tmp_path: Path) -> None:
