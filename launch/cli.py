@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from omnistage.data.errors import InputError, OmnistageError, Preempted, unknown_name
 from omnistage.launch import data_commands, evaluation_commands, head_commands, plan_command, reward_commands
@@ -60,8 +60,15 @@ def say(message: str) -> None:
     print("omnistage:", message, file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, as all other bad input is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog.replace(' ', ': ', 1)}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="omnistage", description="Fine-tunes omni-modal language models, one modality at a time, and measures what each stage gained."
     )
     parser.add_argument("--version", action="version", version=f"omnistage {metadata.version('omnistage')}")

@@ -56,6 +56,8 @@ def check_items(folder: Path, setup: Mapping[str, Any]) -> None:
 
 def read(folder: Path) -> dict[str, Any]:
     """What stands in a folder; raises `InputError` when it is missing or no JSON object."""
+    if not (folder / SETUP).is_file():
+        raise InputError(f"{folder} holds no {SETUP}; allowed: a folder that `omnistage evaluate` has written")
     found = files.read_json(folder / SETUP)
     if not isinstance(found, dict) or not isinstance(found.get("benchmark"), str) or not isinstance(found.get("made", {}), dict):
         raise InputError(f"{folder / SETUP}: holds no `benchmark`; allowed: what `omnistage evaluate` writes")

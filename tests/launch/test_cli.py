@@ -154,7 +154,10 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as done:
         cli.main(arguments)
     assert done.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: omnistage")
+    err = capsys.readouterr().err
+    assert err.startswith("omnistage: ")
+    assert err.count("\n") == 1
+    assert err.endswith(" --help)\n")
 
 
 def test_schema_is_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
