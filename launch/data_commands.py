@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import Modality, Record
+from omnistage.launch.arguments import positive
 from omnistage.launch.devices import use_one_device
 from omnistage.stages.recipe.choices import Prompt
 
@@ -45,17 +45,17 @@ def _add_check(group: Commands) -> None:
     check.add_argument("--format", default="humansense", metavar="F", help="reader of the files (humansense)")
     check.add_argument("--media-root", metavar="DIR", help="folder that media paths are relative to (the folder of each file)")
     check.add_argument("--modality", choices=[str(modality) for modality in Modality], help="how every record is perceived")
-    check.add_argument("--fps", type=_positive, metavar="N", help="frames taken per second of a clip (2)")
+    check.add_argument("--fps", type=positive, metavar="N", help="frames taken per second of a clip (2)")
     check.add_argument("--max-frames", type=_whole, metavar="N", help="most frames of a clip (16)")
-    check.add_argument("--max-sound-s", type=_positive, metavar="S", help="seconds of sound that are kept (300)")
+    check.add_argument("--max-sound-s", type=positive, metavar="S", help="seconds of sound that are kept (300)")
     check.add_argument("--against", nargs="+", default=[], metavar="FILE", help="annotation files that must share no clip with FILE")
     check.add_argument("--against-format", metavar="F", help="reader of the files of --against (that of FILE)")
     check.add_argument("--against-media-root", metavar="DIR", help="folder of their media (--media-root, else the folder of each file)")
     check.add_argument("--workers", type=_whole, metavar="N", help="processes that decode (one per processor)")
-    check.add_argument("--time-limit", type=_positive, default=10.0, metavar="S", help="seconds that one clip may take (10)")
+    check.add_argument("--time-limit", type=positive, default=10.0, metavar="S", help="seconds that one clip may take (10)")
     check.add_argument("--quarantine", metavar="FILE", help="write the rows that must not be used, for a run to leave out")
     check.add_argument("--cache", metavar="DIR", help="keep what is decoded, for a run whose media.cache.path is DIR")
-    check.add_argument("--cache-gb", type=_positive, default=50.0, metavar="N", help="most that the cache takes, in GB (50)")
+    check.add_argument("--cache-gb", type=positive, default=50.0, metavar="N", help="most that the cache takes, in GB (50)")
     check.add_argument("--tokens", metavar="CHECKPOINT", help="count tokens as this model's processor does; its limits are the defaults")
     check.add_argument("--index", metavar="FILE", help="what is known of clips from earlier checks (in the user's cache folder)")
     check.add_argument("--fresh", action="store_true", help="decode every clip, whatever is known of it")
@@ -264,13 +264,3 @@ def _whole(text: str, least: int = 1) -> int:
 
 def _whole_or_zero(text: str) -> int:
     return _whole(text, 0)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"is {text!r}; must be a number above 0")
-    return value

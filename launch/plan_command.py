@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 
-from omnistage.launch.arguments import whole
+from omnistage.launch.arguments import positive, whole
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,7 +21,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     plan.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change a value (launch.engine=zero2)"
     )
-    plan.add_argument("--gpu-gb", type=_positive, default=80.0, metavar="N", help="memory of a GPU, in GB (80)")
+    plan.add_argument("--gpu-gb", type=positive, default=80.0, metavar="N", help="memory of a GPU, in GB (80)")
     plan.add_argument("--sample", type=whole, default=64, metavar="N", help="rows of each stage whose tokens are counted (64)")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     plan.set_defaults(command=_plan)
@@ -40,13 +39,3 @@ def _plan(arguments: argparse.Namespace) -> int:
     found = report.plan(recipe, gpu_gb=arguments.gpu_gb, sample=arguments.sample)
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(report.lines(found)))
     return 0 if all(stage["fits"] for stage in found["stages"]) else 1
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"is {text!r}; must be a number above 0")
-    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,9 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.rl.encoding import Encoded, check_not_blind, left_padded
 from omnistage.rl.towers import Towers
+
+# transformers takes what is not set here from the checkpoint's own generation_config.json.
+PLAIN: Mapping[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
 
 @torch.no_grad()
@@ -26,8 +29,10 @@ def generate(
     """Sample `num_generations` completions of each of P prompts; returns token ids [P * num_generations, C], group after group.
 
     The prompt's last token stays out of the prefill: generation starts from it, so sampling rules and stop rules are transformers' own.
-    `settings` go to `generate` as they are.
+    `settings` go to `generate` as they are; without a whole `generation_config` among them a checkpoint's habits are left out (`PLAIN`).
     """
+    if "generation_config" not in settings:
+        settings = {**PLAIN, **settings}
     device = thinker.device
     ids, mask, positions = (tensor.to(device) for tensor in left_padded(rows, pad_id))
     check_not_blind(thinker, ids, rows)

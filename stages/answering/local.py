@@ -64,8 +64,6 @@ class Answerer:
         self._tokenizer = encoder.processor.tokenizer
         self._ends = policy.end_tokens(model, encoder.processor)
         self._forbidden = policy.forbidden_tokens(encoder.processor)
-        # A checkpoint's own habits (a penalty for repeating, beams) would bend answers: transformers takes them where nothing is set.
-        model.generation_config = GenerationConfig(eos_token_id=self._ends, pad_token_id=self._tokenizer.pad_token_id)
         self._shares = False
 
     def batch(self, batch: Batch, rows: Sequence[Encoded | MediaError]) -> list[Prediction]:
@@ -102,7 +100,7 @@ class Answerer:
         if not self._shares:
             attention.install(self.model)
             self._shares = True
-        chosen = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+        chosen = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, **rollout.PLAIN}
         n = batch.way.samples
         with torch.random.fork_rng():
             torch.manual_seed(batch.seed)

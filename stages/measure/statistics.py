@@ -45,21 +45,6 @@ def changed(gained: float, lost: float, n: float) -> tuple[Interval, float]:
     return Interval((gained - lost) / n, max(-1.0, up - down - Z_95 * error), min(1.0, up - down + Z_95 * error)), error
 
 
-def paired_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """Difference of two shares over the same items (each 0 or 1), with the interval of `changed`.
-
-    Raises:
-        ValueError: the lengths differ, there is no item, or a value is neither 0 nor 1.
-    """
-    if len(before) != len(after) or not before:
-        raise ValueError(f"{len(before)} and {len(after)} paired values; the same number is needed, at least one")
-    if not {*before, *after} <= {0.0, 1.0}:
-        raise ValueError("paired shares are of items that are right (1) or wrong (0)")
-    gained = sum(a > b for b, a in zip(before, after, strict=True))
-    lost = sum(a < b for b, a in zip(before, after, strict=True))
-    return changed(gained, lost, len(before))[0]
-
-
 def mean_over_runs(values: Sequence[float]) -> Interval:
     """Mean of one value per independent run, with Student's t interval over the runs.
 
