@@ -2,8 +2,9 @@
 
     python benchmarks/chaos.py [--kills 20] [--seed 0] [--out runs/chaos] [--json FILE]
 
-SIGKILL, without warning, at random moments: rendering, training, checkpointing, measuring. Each stage saves every so many steps, in both
-runs. In the end every stage's weights, predictions and scores must be the same, byte for byte.
+SIGKILL, without warning. Each kill has a place in the run that it waits for (rendering, training, writing a checkpoint, measuring)
+and strikes a random time after that is reached, so that all kinds of moments are among them; nothing but chance says where exactly. Each
+stage saves every so many steps, in both runs. In the end every stage's weights, predictions and scores must be the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -18,15 +19,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omnistage.stages import files
 from omnistage.stages.recipe import loading as recipes
 
 SAVES = {"cold_start": 50, "video": 2, "audio": 3, "audio_video": 20}
 KEPT = ("model/model.safetensors", "evaluation/predictions.jsonl", "evaluation/scores.jsonl", "evaluation/scores.json")
-# Python and torch take so long to load that nothing is under way before.
-STARTS_S = 8.0
+RENDERING, TRAINING, SAVING, MEASURING, OVER = "rendering", "training", "saving", "measuring", "over"
+# What a kill waits for, and the longest time in s until it strikes: a checkpoint is written in a fraction of one.
+LONGEST_S = {RENDERING: 5.0, TRAINING: 20.0, SAVING: 0.1, MEASURING: 15.0}
+POLL_S = 0.005
+
+
+class Place(NamedTuple):
+    """Where a run is: the number of its stage (-1 before the first) and what is done in it."""
+
+    stage: int
+    doing: str
 
 
 def command(run_dir: Path) -> list[str]:
@@ -34,63 +44,91 @@ def command(run_dir: Path) -> list[str]:
     return [sys.executable, "-m", "omnistage.launch", "run", "demo", "--run-dir", str(run_dir), *saves]
 
 
-def place_of(run_dir: Path, stages: list[str]) -> str:
-    """What a run was doing, as its directory tells."""
+def targets(stages: int, kills: int, chance: random.Random) -> list[Place]:
+    """What the kills wait for, in the order of the run: each kind of moment once, the rest drawn among them."""
+    every = [Place(-1, RENDERING), *(Place(stage, doing) for stage in range(stages) for doing in (TRAINING, SAVING, MEASURING))]
+    drawn = every[:kills] + [chance.choice(every[1:]) for _ in range(kills - len(every))]
+    return sorted(drawn, key=every.index)
+
+
+def place_of(run_dir: Path, stages: list[str], since: float) -> Place:
+    """What a run that was started at `since` (a file's time) is doing, as its directory tells."""
     if not (run_dir / "data" / "render.json").exists():
-        return "rendering"
-    for name in stages:
+        return Place(-1, RENDERING)
+    for number, name in enumerate(stages):
         folder = run_dir / name
         if not files.is_whole(folder / "model"):
-            saving = [path for path in folder.glob("checkpoints/checkpoint-*") if not files.is_whole(path)]
-            return f"{name}, saving a checkpoint" if saving else f"{name}, training"
+            written = [folder / "model", *folder.glob("checkpoints/checkpoint-*")]
+            # What the run before was killed in stands there half written, too.
+            saving = any(newer(path, since) and not files.is_whole(path) for path in written)
+            return Place(number, SAVING if saving else TRAINING)
         if not (folder / "evaluation" / "scores.json").exists():
-            return f"{name}, measuring"
-    return "the end"
+            return Place(number, MEASURING)
+    return Place(len(stages), OVER)
 
 
-def killed(run_dir: Path, kills: int, longest_s: float, chance: random.Random, stages: list[str]) -> list[str]:
-    """Where the run was each time; it is killed at least `kills` times unless it ends before."""
+def newer(path: Path, since: float) -> bool:
+    try:
+        return path.stat().st_mtime >= since
+    except FileNotFoundError:
+        return False
+
+
+def reached(place: Place, target: Place, run_dir: Path, stages: list[str], since: float) -> bool:
+    """Whether a run is where a kill waits for it, or has passed that; libraries that load are no training."""
+    order = (RENDERING, TRAINING, SAVING, MEASURING, OVER)
+    if place == target and target.doing in (TRAINING, MEASURING):
+        file = "metrics.jsonl" if target.doing == TRAINING else "evaluation"
+        return newer(run_dir / stages[target.stage] / file, since)
+    if place.stage == target.stage and target.doing == SAVING:
+        return place.doing in (SAVING, MEASURING)
+    return (place.stage, order.index(place.doing)) >= (target.stage, order.index(target.doing))
+
+
+def killed(run_dir: Path, waits: list[Place], chance: random.Random, stages: list[str]) -> list[str]:
+    """Where the run was each time it was killed."""
     where: list[str] = []
-    with (run_dir.parent / "chaos.log").open("ab") as log:
-        while True:
+    with (run_dir.parent / "killed.log").open("ab") as log:
+        for target in waits:
+            since = time.time()
             process = subprocess.Popen(command(run_dir), stdout=log, stderr=log, start_new_session=True)
-            if len(where) >= kills:
-                if process.wait():
-                    raise SystemExit(f"the run that was let alone failed; see {run_dir.parent / 'chaos.log'}")
+            while process.poll() is None and not reached(place_of(run_dir, stages, since), target, run_dir, stages, since):
+                time.sleep(POLL_S)
+            time.sleep(chance.random() * LONGEST_S[target.doing])
+            if process.poll() is not None:
+                if process.returncode:
+                    raise SystemExit(f"the run failed with {process.returncode}; see {log.name}")
                 return where
-            try:
-                code = process.wait(STARTS_S + chance.random() * longest_s)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                where.append(place_of(run_dir, stages))
-                print(f"kill {len(where):3}: {where[-1]}", flush=True)
-            else:
-                if code:
-                    raise SystemExit(f"the run failed with {code}; see {run_dir.parent / 'chaos.log'}")
-                return where
+            found = place_of(run_dir, stages, since)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            where.append(f"{stages[found.stage]} {found.doing}" if 0 <= found.stage < len(stages) else found.doing)
+            print(f"kill {len(where):3}: {where[-1]}", flush=True)
+        last = subprocess.run(command(run_dir), stdout=log, stderr=log, check=False)
+        if last.returncode:
+            raise SystemExit(f"the run that was let alone failed; see {log.name}")
+    return where
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20, help="kills (20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
-    parser.add_argument("--longest", type=float, default=45.0, help="longest time between two kills, in s, beside the start (45)")
     parser.add_argument("--out", type=Path, default=Path("runs/chaos"), help="folder of both runs; emptied first (runs/chaos)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.out, ignore_errors=True)
     arguments.out.mkdir(parents=True)
-    recipe = recipes.load("demo")
+    recipe, chance = recipes.load("demo"), random.Random(arguments.seed)
     stages = [recipe.stage_dir(stage.name).name for stage in recipe.stages]
     whole, broken = arguments.out / "whole", arguments.out / "killed"
     with (arguments.out / "whole.log").open("ab") as log:
         beside = subprocess.Popen(command(whole), stdout=log, stderr=log)
         began = time.monotonic()
-        where = killed(broken, arguments.kills, arguments.longest, random.Random(arguments.seed), stages)
+        where = killed(broken, targets(len(stages), arguments.kills, chance), chance, stages)
         took = time.monotonic() - began
         if beside.wait():
-            raise SystemExit(f"the run in one go failed; see {arguments.out / 'whole.log'}")
+            raise SystemExit(f"the run in one go failed; see {log.name}")
     places = [f"{stage}/{name}" for stage in stages for name in KEPT]
     different = [place for place in places if (whole / place).read_bytes() != (broken / place).read_bytes()]
     result: dict[str, Any] = {"kills": len(where), "where": where, "seconds": took, "different": different}

@@ -43,6 +43,17 @@ def _think_answer(record: Record) -> str:
     return "\n".join([record.question.strip(), *options, "", instruction])
 
 
+def _context_think_answer(record: Record) -> str:
+    form = _ANSWER_FORM[record.kind]
+    options = [f"{letter}. {option}" for letter, option in _lettered(record)]
+    instruction = (
+        "First say between <context> and </context> what is seen and heard, as far as the question needs it. Then reason step by step "
+        "between <think> and </think>, and give only the final answer between <answer> and </answer>:\n"
+        f"<context>what is seen and heard</context><think>your reasoning</think><answer>{form}</answer>"
+    )
+    return "\n".join([record.question.strip(), *options, "", instruction])
+
+
 def _direct(record: Record) -> str:
     options = [f"{letter}. {option}" for letter, option in _lettered(record)]
     instruction = f"Reply with {_ANSWER_FORM[record.kind]}: nothing else, no reasons."
@@ -62,9 +73,16 @@ def _plain(record: Record) -> str:
     return "\n".join([record.question.strip(), *(f"{letter}. {option}" for letter, option in _lettered(record))])
 
 
-# `direct` asks a model that was not taught tags for its answer alone; `short` is for tiny models that learned the form of the answer in a
-# cold start and could not follow an instruction; `plain` adds nothing to a question, as published instruction data has it.
-TEMPLATES: Mapping[str, Callable[[Record], str]] = {"think_answer": _think_answer, "direct": _direct, "short": _short, "plain": _plain}
+# `context_think_answer` is HumanOmniV2's order (arXiv 2506.21277). `direct` asks a model that was not taught tags for its answer alone;
+# `short` is for tiny models that learned the form of the answer in a cold start and could not follow an instruction; `plain` adds nothing
+# to a question, as published instruction data has it.
+TEMPLATES: Mapping[str, Callable[[Record], str]] = {
+    "think_answer": _think_answer,
+    "context_think_answer": _context_think_answer,
+    "direct": _direct,
+    "short": _short,
+    "plain": _plain,
+}
 # Templates whose answers stand in no tags.
 UNTAGGED = frozenset({"direct", "plain"})
 

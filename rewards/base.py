@@ -18,8 +18,9 @@ from typing import Any, Literal, TypeVar, get_args
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.data.evidence import evidence_of
 from omnistage.data.records import Record
+from omnistage.rewards.extract import context_of
 
-Segment = Literal["think", "answer"]
+Segment = Literal["context", "think", "answer"]
 Aspect = Literal["answer", "form", "thinking", "evidence"]
 Need = Literal["shuffled", "heads"]
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
@@ -39,6 +40,7 @@ ROW_COLUMNS: Mapping[str, str] = {
     "media": "paths of the clips",
     "question": "the question, without the prompt's template",
     "evidence": "what the record says is in the clip: {'sight': [...], 'sound': [...]}, alternatives joined by '|'",
+    "reference_context": "what the record's demonstration says of the clip before it reasons (<context>), or null",
 }
 TRL_COLUMNS: Mapping[str, str] = {
     "prompts": "messages of the prompt",
@@ -128,6 +130,7 @@ def columns_of(record: Record) -> dict[str, Any]:
         "media": [ref.path for ref in record.media],
         "question": record.question,
         "evidence": evidence_of(record),
+        "reference_context": context_of(record.response or ""),
     }
 
 

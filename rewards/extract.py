@@ -16,8 +16,9 @@ from omnistage.data.records import LEVELS, AnswerKind
 from omnistage.rewards.lexer import EXCEPT, NUMBER_WORDS, Word, Wording, folded_words_of, is_number, letters_for, plain, vocabulary
 
 _TAG = re.compile(r"</?(?:think|answer)>")
+_TAG_OR_CONTEXT = re.compile(r"</?(?:context|think|answer)>")
 _THINK_TAG = re.compile(r"<(?P<closes>/?)think>")
-_WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
+_PARTS = ("think", "answer")
 
 # Reading 'two hundred' as 2 would be worse than not reading it.
 UNREAD_NUMBERS = vocabulary(
@@ -109,9 +110,16 @@ def thinking_of(text: str) -> str | None:
     return None if place is None else text[place].strip()
 
 
-def segment_of(text: str, segment: Literal["think", "answer"]) -> tuple[int, int] | None:
-    """First character and end of what `thinking_of` or `answer_of` reads, its two tags included; None when there is none."""
-    place = _thinking_place(text) if segment == "think" else _answer_place(text)
+def context_of(text: str) -> str | None:
+    """The stripped content of the first `<context>...</context>`, what a model says of a clip before it reasons (HumanOmniV2, arXiv
+    2506.21277); None when there is none before the thinking and the answer."""
+    place = _context_place(text)
+    return None if place is None else text[place].strip()
+
+
+def segment_of(text: str, segment: Literal["context", "think", "answer"]) -> tuple[int, int] | None:
+    """First character and end of what `context_of`, `thinking_of` or `answer_of` reads, its two tags included; None when there is none."""
+    place = {"context": _context_place, "think": _thinking_place, "answer": _answer_place}[segment](text)
     return None if place is None else (place.start - len(f"<{segment}>"), place.stop + len(f"</{segment}>"))
 
 
@@ -134,6 +142,13 @@ def _thinking_place(text: str) -> slice | None:
     return next(_blocks_from_the_end(text, "think"), None)
 
 
+def _context_place(text: str) -> slice | None:
+    tags = list(islice(_TAG_OR_CONTEXT.finditer(text), 2))
+    if [tag[0] for tag in tags] != ["<context>", "</context>"]:
+        return None
+    return slice(tags[0].end(), tags[1].start())
+
+
 def _blocks_from_the_end(text: str, name: str) -> Iterator[slice]:
     """What stands between an opening and the next closing tag of a name, with neither of them inside; each character is looked at once
     or twice."""
@@ -147,13 +162,19 @@ def _blocks_from_the_end(text: str, name: str) -> Iterator[slice]:
         before = start
 
 
-def is_well_formed(text: str) -> bool:
-    """Whether the text is exactly `<think>...</think>`, `<answer>...</answer>`, neither of them empty, and white space around them."""
-    tags = list(islice(_TAG.finditer(text), len(_WELL_FORMED) + 1))
-    if [tag[0] for tag in tags] != _WELL_FORMED:
+def is_well_formed(text: str, *, context: bool = False) -> bool:
+    """Whether the text is exactly `<think>...</think>`, `<answer>...</answer>`, neither of them empty, and white space around them.
+
+    With `context` a `<context>...</context>` that is not empty stands before them, and must.
+    """
+    parts = ("context", *_PARTS) if context else _PARTS
+    wanted = [tag for part in parts for tag in (f"<{part}>", f"</{part}>")]
+    tags = list(islice((_TAG_OR_CONTEXT if context else _TAG).finditer(text), len(wanted) + 1))
+    if [tag[0] for tag in tags] != wanted:
         return False
-    inside = [text[tags[at].end() : tags[at + 1].start()] for at in (0, 2)]
-    outside = [text[: tags[0].start()], text[tags[1].end() : tags[2].start()], text[tags[3].end() :]]
+    inside = [text[opening.end() : closing.start()] for opening, closing in zip(tags[::2], tags[1::2], strict=True)]
+    ends = [0, *(tag.end() for tag in tags[1::2])]
+    outside = [text[end:start] for end, start in zip(ends, [*(tag.start() for tag in tags[::2]), len(text)], strict=True)]
     return all(part.strip() for part in inside) and not any(part.strip() for part in outside)
 
 

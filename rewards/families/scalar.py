@@ -3,6 +3,7 @@
 tolerance        1 for |answer - right| <= scale, else 0
 linear           max(0, 1 - |answer - right| / scale)
 exponential      exp(-|answer - right| / scale)
+relative         max(0, 1 - |answer - right| / (scale * |right|)); of a right number 0: 1 for 0, else 0
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from omnistage.rewards.base import reward
 from omnistage.rewards.extract import answer_of, read_answer, text_of
 from omnistage.rewards.grade import kind_of, naming
 
-Measure = Literal["tolerance", "linear", "exponential"]
+Measure = Literal["tolerance", "linear", "exponential", "relative"]
 
 
 @reward(range=(0, 1), looks_at=["answer"])
@@ -35,7 +36,8 @@ def scalar(
     measure: Measure = "exponential",
     **columns: Any,
 ) -> list[float | None]:
-    """The closeness of the answer to `values[0]`, or to the target where a row has no values; `scale` is in the unit of the numbers.
+    """The closeness of the answer to `values[0]`, or to the target where a row has no values; `scale` is in the unit of the numbers
+    (`relative`: a share of the right one).
 
     No answer and one that is no number score 0; other kinds than scalar and number are unscored. A number may be an expression ('1/2').
     All columns hold one value a completion. Raises `InputError` for an unknown kind, a right number that is none (both name the
@@ -54,7 +56,7 @@ def scalar(
             continue
         answer = answer_of(text_of(completion))
         found = None if answer is None else _number(answer, of)
-        scores.append(0.0 if found is None else _closeness(abs(found - right), scale, measure))
+        scores.append(0.0 if found is None else _closeness(abs(found - right), abs(right), scale, measure))
     return scores
 
 
@@ -72,7 +74,7 @@ def _number(text: str, kind: AnswerKind) -> float | None:
     return None if found is None else float(found)
 
 
-def _closeness(error: float, scale: float, measure: Measure) -> float:
+def _closeness(error: float, size: float, scale: float, measure: Measure) -> float:
     match measure:
         case "tolerance":
             return float(error <= scale)
@@ -80,3 +82,5 @@ def _closeness(error: float, scale: float, measure: Measure) -> float:
             return max(0.0, 1 - error / scale)
         case "exponential":
             return math.exp(-error / scale)
+        case "relative":
+            return max(0.0, 1 - error / (scale * size)) if size else float(error == 0)

@@ -18,7 +18,7 @@ from typing import Any
 
 from omnistage.data.errors import InputError, unknown_name
 from omnistage.rewards.base import reward
-from omnistage.rewards.extract import answer_of, text_of, thinking_of
+from omnistage.rewards.extract import answer_of, context_of, text_of, thinking_of
 from omnistage.rewards.judges.chat import Chat, Reply, Service
 from omnistage.rewards.judges.ledger import Ledger
 from omnistage.rewards.lexer import letters_for
@@ -47,9 +47,21 @@ QUALITY = {
     "coherent": "each step of the thinking follows from what was seen, heard and thought before, and no step contradicts another",
     "conclusive": "the thinking leads to the answer that was given",
 }
-FIELDS = ("question", "options", "reference", "evidence", "thinking", "answer", "completion", "criteria", "form")
+FIELDS = (
+    "question",
+    "options",
+    "reference",
+    "evidence",
+    "reference_context",
+    "context",
+    "thinking",
+    "answer",
+    "completion",
+    "criteria",
+    "form",
+)
 
-_JUDGED = frozenset({"thinking", "answer", "completion"})
+_JUDGED = frozenset({"context", "thinking", "answer", "completion"})
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 # Where the control tokens of chat templates begin: '<|im_end|>', '</s>', '[INST]'.
 _OPENING = frozenset("<[")
@@ -65,7 +77,8 @@ class Judge:
     `criteria` says what is judged under which name. `ledger` is the file of all calls: give several ranks and runs the same one, and what
     is judged once is not paid for again. `per_minute`, `most_calls` and `most_cost` hold across all that share it; past a
     spend limit completions are unscored. `prompt` is a template of your own with the fields {question}, {options}, {reference},
-    {evidence}, {thinking}, {answer}, {completion}, {criteria} and {form}. The other settings are those of `Service`.
+    {evidence}, {reference_context}, {context}, {thinking}, {answer}, {completion}, {criteria} and {form}. The other settings are those of
+    `Service`.
 
     Each call of the reward logs, under `judge/{model}/{criteria}/`, the share of completions without a judgement (`failed`) and of those
     from the ledger (`cached`), the mean time of a request (`seconds`) and what the ledger's calls cost so far, at most (`cost`).
@@ -141,6 +154,8 @@ class Judge:
             "options": quoted(dict(zip(letters, options, strict=True)) if len(letters) == len(options) else options),
             "reference": quoted(row.get("target")),
             "evidence": quoted(row.get("evidence")),
+            "reference_context": quoted(row.get("reference_context")),
+            "context": quoted(context_of(completion)),
             "thinking": quoted(thinking_of(completion)),
             "answer": quoted(answer_of(completion)),
             "completion": quoted(completion),
@@ -224,9 +239,12 @@ def _check_template(prompt: str) -> None:
         if form or conversion:
             raise InputError(f"prompt: the field {name!r} has a format; must be {{{name}}} alone")
     if _JUDGED.isdisjoint(part[1] for part in parts):
-        raise InputError("prompt shows nothing of the completion; must have one of the fields {thinking}, {answer}, {completion}")
+        raise InputError(
+            "prompt shows nothing of the completion; must have one of the fields {context}, {thinking}, {answer}, {completion}"
+        )
 
 
 def _row(columns: Mapping[str, Any], row: int) -> dict[str, Any]:
     """The values of one row; a column that is not there is left out, and shown to the judge as null."""
-    return {name: columns[name][row] for name in ("question", "options", "target", "evidence") if columns.get(name) is not None}
+    shown = ("question", "options", "target", "evidence", "reference_context")
+    return {name: columns[name][row] for name in shown if columns.get(name) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Prompt = Literal["think_answer", "direct", "short", "plain"]
+Prompt = Literal["think_answer", "context_think_answer", "direct", "short", "plain"]
 Control = Literal["blank", "blank_picture", "muted", "swapped", "swapped_sound", "swapped_picture", "shuffled"]
 CONTROLS: frozenset[str] = frozenset(get_args(Control))
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]

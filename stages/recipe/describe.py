@@ -178,6 +178,7 @@ def _head(spec: HeadSpec) -> str:
 
 def _reward(use: RewardUse) -> str:
     only = use.only.columns() if use.only else {}
-    said = [f"only {name} {' or '.join(sorted(values))}" for name, values in only.items()]
+    said = [f"as {use.label}"] if use.label else []
+    said += [f"only {name} {' or '.join(sorted(values))}" for name, values in only.items()]
     said += [f"on the {use.segment}"] if use.segment else []
     return f"{use.name} x {use.weight:g}" + (f" ({', '.join(said)})" if said else "")

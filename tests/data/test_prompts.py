@@ -122,6 +122,6 @@ def test_the_answer_is_not_in_the_prompt() -> None:
 
 def test_unknown_template_names_the_known() -> None:
     with pytest.raises(
-        InputError, match=r"unknown prompt template 'shrt'; did you mean 'short'\? known: direct, plain, short, think_answer"
+        InputError, match=r"unknown prompt template 'shrt'; did you mean 'short'\? known: context_think_answer, direct, plain, short"
     ):
         render(COLOUR, "shrt")

@@ -117,6 +117,14 @@ def test_own_template(server: JudgeServer, path: Path) -> None:
     assert server.prompts == [f'{{}} {quoted(COMPLETION)} {{"grounded": a number from 0 to 5, "clear": a number from 0 to 5}}']
 
 
+def test_a_context_is_judged_beside_that_of_the_demonstration(server: JudgeServer, path: Path) -> None:
+    reward = judge(server, path, prompt="{context} {reference_context} {form}")
+    completion = "<context>a dog barks</context><think>so</think><answer>A</answer>"
+    score(reward, [completion], reference_context=["a dog, twice"])
+    score(reward, [COMPLETION])
+    assert [prompt.partition(' {"grounded"')[0] for prompt in server.prompts] == ['"a dog barks" "a dog, twice"', "null null"]
+
+
 def test_messages_are_judged_like_text(server: JudgeServer, path: Path) -> None:
     messages: list[Any] = [[{"role": "assistant", "content": COMPLETION}], COMPLETION]
     assert len(set(score(judge(server, path), messages))) == 1
@@ -254,7 +262,7 @@ WRONG_URLS = ["http://ö..x/v1", "http://a..b/v1", f"http://{'a' * 64}.x/v1", "h
             "key_env is not the name of an environment variable; must be a name such as 'JUDGE_KEY', never the key itself",
         ),
         ({"key_env": "OMNISTAGE_NO_KEY"}, "the environment variable 'OMNISTAGE_NO_KEY' that key_env names is not set"),
-        ({"prompt": "{answer} {target}"}, "prompt: unknown field 'target'; known: answer, completion, criteria, evidence"),
+        ({"prompt": "{answer} {target}"}, "prompt: unknown field 'target'; known: answer, completion, context, criteria"),
         ({"prompt": "{answer} {}"}, "prompt: unknown field ''"),
         ({"prompt": "{answer.x}"}, "prompt: unknown field 'answer.x'; did you mean 'answer'?"),
         ({"prompt": "{answer!r}"}, "prompt: the field 'answer' has a format; must be {answer} alone"),

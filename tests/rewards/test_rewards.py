@@ -145,6 +145,25 @@ def test_reasoning_compares_the_conclusion_with_the_answer() -> None:
     assert consistency(completions=_chat(*texts), **_columns(kinds)) == scores
 
 
+@pytest.mark.parametrize(
+    ("text", "asked", "not_asked"),
+    [
+        ("<context>a dog barks</context><think>x</think><answer>D</answer>", 1.0, 0.0),
+        (" <context>a dog barks</context>\n<think>x</think>\n<answer>D</answer>\n", 1.0, 0.0),
+        ("<think>x</think><answer>D</answer>", 0.0, 1.0),
+        ("<think>x</think><context>a dog barks</context><answer>D</answer>", 0.0, 0.0),
+        ("<context> </context><think>x</think><answer>D</answer>", 0.0, 0.0),
+        ("<context>a</context>so<think>x</think><answer>D</answer>", 0.0, 0.0),
+        ("<context>a</context><context>b</context><think>x</think><answer>D</answer>", 0.0, 0.0),
+        ("<think>a <context> tag</think><answer>D</answer>", 0.0, 1.0),
+    ],
+)
+def test_format_wants_a_context_where_it_is_asked_for(text: str, asked: float, not_asked: float) -> None:
+    columns = _columns(["single_choice"], ["D"])
+    assert format([text], context=True, **columns) == [asked]
+    assert format([text], **columns) == [not_asked]
+
+
 def test_reasoning_and_format_do_not_look_at_the_target() -> None:
     text = "<think>He cries, so B.</think><answer>B</answer>"
     for reward in (reasoning, format):

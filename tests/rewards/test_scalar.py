@@ -71,3 +71,12 @@ def test_an_error_names_the_record() -> None:
 def test_a_scale_that_measures_nothing_is_refused(scale: float) -> None:
     with pytest.raises(InputError, match="must be a number above 0"):
         scalar(["<answer>50</answer>"], ["50"], ["scalar"], [[50.0]], scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "value"),
+    [("55", 50.0, 0.8), ("-50", -50.0, 1.0), ("-55", -50.0, 0.8), ("90", 50.0, 0.0), ("0", 0.0, 1.0), ("1", 0.0, 0.0)],
+)
+def test_a_relative_error_is_a_share_of_the_right_number(answer: str, right: float, value: float) -> None:
+    found = scalar([f"<think>5</think><answer>{answer}</answer>"], [f"{right:g}"], ["scalar"], [(right,)], scale=0.5, measure="relative")
+    assert found == [pytest.approx(value)]

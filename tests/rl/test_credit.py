@@ -16,12 +16,13 @@ TEXTS = {
     "no answer": "<think>so red</think> B",
     "twice": "<think>so</think><answer>A</answer> <think>red</think><answer>B</answer>",
     "split character": "<think>é 红 \U0001f600</think><answer>\U0001f600</answer>",
+    "context": "<context>a red disc</context><think>so red</think><answer>B</answer>",
     "empty": "",
 }
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
-@pytest.mark.parametrize("segment", ["think", "answer"])
+@pytest.mark.parametrize("segment", ["context", "think", "answer"])
 def test_the_masked_tokens_write_the_segment(world: World, text: str, segment: str) -> None:
     tokenizer = policy.load_processor(str(world.checkpoint)).tokenizer
     ids = tokenizer(text).input_ids

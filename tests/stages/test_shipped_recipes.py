@@ -77,3 +77,36 @@ def test_published_settings_of_chatpose() -> None:
     assert (made.per_device_train_batch_size, made.gradient_accumulation_steps, made.max_steps) == (16, 2, 30 * 80_000 // 256)
     assert [(term.name, term.weight) for term in stage.head.losses] == [("text", 1.0), ("body", 0.1), ("root", 0.1)]
     assert (stage.head.token, stage.head.codec.kind, stage.head.body.activation) == ("<POSE>", "rot6d", "relu")
+
+
+def test_humanomni_v2s_judgements_reach_their_own_tokens() -> None:
+    """In the released code their advantage is made of the other rewards, so that they change the logs alone."""
+    _, reinforced, last = recipes.load("humanomni_v2_style").stages
+    assert isinstance(reinforced, recipes.GrpoStage)
+    judged = {use.label: use for use in reinforced.rewards if use.name == "judge"}
+    assert {label: use.segment for label, use in judged.items()} == {"context": "context", "logic": "think"}
+    assert "{reference_context}" in judged["context"].config["prompt"]
+    assert list(judged["logic"].config["criteria"]) == ["clues", "reflection", "logic", "analysis", "consistency"]
+    assert (reinforced.beta, reinforced.scale_rewards, reinforced.temperature, reinforced.max_completion_length) == (
+        0.04,
+        "none",
+        0.9,
+        1024,
+    )
+    assert isinstance(last, recipes.GrpoStage)
+    assert (last.iterations, [use.name for use in last.rewards]) == (2, ["format", "accuracy", "overlap"])
+
+
+def test_video_r1s_bonus_is_for_frames_in_their_order() -> None:
+    (stage,) = recipes.load("video_r1_style").stages
+    assert isinstance(stage, recipes.GrpoStage)
+    weights = {use.name: use.weight for use in stage.rewards}
+    assert (weights["temporal"], weights["length"], stage.beta, stage.num_generations, stage.max_completion_length) == (
+        0.3,
+        0.2,
+        0.04,
+        8,
+        768,
+    )
+    made = grpo.config(stage, recipes.load("video_r1_style"), Path("out"), 3200, 42)
+    assert (made.lr_scheduler_type, made.weight_decay, made.max_grad_norm) == ("cosine", 0.01, 5)
