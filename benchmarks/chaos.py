@@ -1,6 +1,6 @@
 """The demo, killed at random moments and started again each time, beside the demo in one go.
 
-    python benchmarks/chaos.py [--kills 20] [--seed 0] [--out runs/chaos] [--json FILE]
+    python benchmarks/chaos.py [--kills 20] [--seed 0] [--out runs/chaos] [--whole RUN] [--json FILE]
 
 SIGKILL, without warning. Each kill has a place in the run that it waits for (rendering, training, writing a checkpoint, measuring)
 and strikes a random time after that is reached, so that all kinds of moments are among them; nothing but chance says where exactly. Each
@@ -29,7 +29,7 @@ KEPT = ("model/model.safetensors", "evaluation/predictions.jsonl", "evaluation/s
 RENDERING, TRAINING, SAVING, MEASURING, OVER = "rendering", "training", "saving", "measuring", "over"
 # What a kill waits for, and the longest time in s until it strikes: a checkpoint is written in a fraction of one.
 LONGEST_S = {RENDERING: 5.0, TRAINING: 20.0, SAVING: 0.1, MEASURING: 15.0}
-POLL_S = 0.005
+POLL_S = 0.02
 
 
 class Place(NamedTuple):
@@ -116,19 +116,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
     parser.add_argument("--out", type=Path, default=Path("runs/chaos"), help="folder of both runs; emptied first (runs/chaos)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
+    parser.add_argument("--whole", type=Path, metavar="RUN", help="the run in one go, made before by this program with --kills 0")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.out, ignore_errors=True)
     arguments.out.mkdir(parents=True)
     recipe, chance = recipes.load("demo"), random.Random(arguments.seed)
     stages = [recipe.stage_dir(stage.name).name for stage in recipe.stages]
-    whole, broken = arguments.out / "whole", arguments.out / "killed"
+    whole, broken = arguments.whole or arguments.out / "whole", arguments.out / "killed"
     with (arguments.out / "whole.log").open("ab") as log:
-        beside = subprocess.Popen(command(whole), stdout=log, stderr=log)
+        beside = None if arguments.whole else subprocess.Popen(command(whole), stdout=log, stderr=log)
         began = time.monotonic()
-        where = killed(broken, targets(len(stages), arguments.kills, chance), chance, stages)
+        where = killed(broken, targets(len(stages), arguments.kills, chance), chance, stages) if arguments.kills else []
         took = time.monotonic() - began
-        if beside.wait():
+        if beside is not None and beside.wait():
             raise SystemExit(f"the run in one go failed; see {log.name}")
+    if not arguments.kills:
+        return 0
     places = [f"{stage}/{name}" for stage in stages for name in KEPT]
     different = [place for place in places if (whole / place).read_bytes() != (broken / place).read_bytes()]
     result: dict[str, Any] = {"kills": len(where), "where": where, "seconds": took, "different": different}

@@ -6,10 +6,14 @@ nobody would see it. With `on_error: mask` the completions that it fails on are 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
@@ -34,12 +38,18 @@ UNLOGGED = {"log_metric": _ignored, "log_extra": _ignored}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How one reward is called: for which rows (`only`: a column's name and the values that it may have), and what a failure does."""
+    """How one reward is called: for which rows (`only`: a column's name and the values that it may have), what a failure does,
+    and after how many seconds a call has failed."""
 
     name: str
     about: About = field(default_factory=About)
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
     on_error: OnError = "stop"
+    timeout_s: float | None = None
+
+
+class RewardTimeoutError(RewardError, TimeoutError):
+    """A reward took longer than its recipe allows."""
 
 
 def checked(function: Callable[..., Any], call: Call) -> Callable[..., Any]:
@@ -67,11 +77,11 @@ async def _scored(
     async def on(rows: Sequence[int], given: dict[str, Any]) -> Values:
         some = _of_rows({"completions": completions} | given, rows, len(completions))
         kept = {name: column for name, column in some.items() if wanted is None or name in wanted}
-        values = function(**kept)
+        values = function(**kept) if is_async or call.timeout_s is None else _within(call.timeout_s, partial(function, **kept), call.name)
         if inspect.isawaitable(values):
             if not is_async:
                 raise RewardError(f"reward {call.name!r} is not async and returns something to wait for; write it as `async def`")
-            values = await values
+            values = await (values if call.timeout_s is None else _in_time(call.timeout_s, values, call.name))
         return _values(values, len(rows), call, some)
 
     chosen = _chosen(call.only, columns, len(completions))
@@ -87,7 +97,9 @@ async def _scored(
                 raise
             if isinstance(error, RewardError) and call.on_error == "stop":
                 raise
-            failing = await _fails_on(on, chosen, columns | UNLOGGED)
+            # Asked one by one, what hangs would hang as often as there are rows.
+            late = isinstance(error, RewardTimeoutError)
+            failing = chosen if late else await _fails_on(on, chosen, columns | UNLOGGED)
             if call.on_error == "stop":
                 raise _failure(call.name, columns, failing, error) from error
             failed += failing
@@ -98,6 +110,40 @@ async def _scored(
     for row, value in zip(chosen, values, strict=True):
         spread[row] = value
     return spread
+
+
+def _within(seconds: float, function: Callable[[], T], name: str) -> T:
+    """What the function returns, if it does in time. One that does not is left behind in its thread, which nothing can end."""
+    ended: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(function())
+        # To the one who waits.
+        except BaseException as error:  # noqa: BLE001
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name=f"reward {name}", daemon=True).start()
+    # A TimeoutError of the function itself is no lateness.
+    if not wait([ended], timeout=seconds).done:
+        raise _too_long(name, seconds)
+    return ended.result()
+
+
+async def _in_time(seconds: float, values: Awaitable[T], name: str) -> T:
+    """The same of a coroutine, which is cancelled."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await values
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise _too_long(name, seconds) from None
+
+
+def _too_long(name: str, seconds: float) -> RewardTimeoutError:
+    return RewardTimeoutError(f"reward {name!r} took longer than its timeout_s of {seconds:g} s")
 
 
 async def _fails_on(

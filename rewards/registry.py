@@ -49,7 +49,8 @@ class RewardSpec:
     """One reward as a recipe names it.
 
     `weight` is its factor in the sum, `config` its own settings, `only` names columns and the values that a row must have to be scored,
-    `label` the name that it is logged under, `segment` the part of the completion whose tokens it concerns.
+    `label` the name that it is logged under, `segment` the part of the completion whose tokens it concerns, `timeout_s` how long a
+    call may take.
     """
 
     name: str
@@ -59,6 +60,7 @@ class RewardSpec:
     on_error: OnError = "stop"
     label: str | None = None
     segment: Segment | None = None
+    timeout_s: float | None = None
 
 
 class Reward(Protocol):
@@ -104,7 +106,7 @@ def load(spec: RewardSpec) -> Reward:
     if not _takes_completions(spec, function):
         raise InputError(f"reward {spec.name!r} takes no completions; write it as f(completions, **columns) -> list[float | None]")
     label = spec.label or said.name or spec.name.rpartition(":")[2]
-    reward = cast(Reward, marked(checked(function, Call(label, said, spec.only, spec.on_error)), said))
+    reward = cast(Reward, marked(checked(function, Call(label, said, spec.only, spec.on_error, spec.timeout_s)), said))
     reward.name, reward.weight, reward.__name__ = spec.name, spec.weight, label
     return reward
 

@@ -1,9 +1,9 @@
 """The best checkpoint of a stage by validation data becomes the stage's model.
 
-A stage with `choose` keeps all of its checkpoints, the last of which holds the last weights. Those of every `save_every` steps and the last
-are asked the validation data by the code of every evaluation (`choice/step-N/`). The best by the figure, of several the earliest, is put
-in `model/`, and then all but the newest checkpoints are removed. Whatever is killed goes on: `choice/trained.json` says that training is
-done, `choice.json` which checkpoint it is to be, and `model/` is sealed last.
+A stage with `choose` keeps all of its checkpoints (or those that `keep` says), the last of which holds the last weights. Those of every
+`save_every` steps and the last are asked the validation data by the code of every evaluation (`choice/step-N/`). The best by the figure, of
+several the earliest, is put in `model/`, and then all but the newest checkpoints are removed. Whatever is killed goes on:
+`choice/trained.json` says that training is done, `choice.json` which checkpoint it is to be, and `model/` is sealed last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import Qwen2_5OmniProcessor
 from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.heads import carried
-from omnistage.stages import files, merge, presentation, training
+from omnistage.stages import files, merge, presentation, retention, training
 from omnistage.stages.benchmarks import items, scoring
 from omnistage.stages.main_process import on_main, say
 from omnistage.stages.measure import evaluate
@@ -97,21 +97,13 @@ def candidates(stage: Training, out: Path) -> list[tuple[int, Path]]:
     Where a run was asked to stop it has left another one. What is chosen must not depend on that.
     """
     last = files.read_json(out / training.TRAINED)["steps"]
-    return [(step, path) for step, path in whole(out) if step == last or step % (stage.save_every or 1) == 0]
-
-
-def whole(out: Path) -> list[tuple[int, Path]]:
-    """All whole checkpoints of a stage by their steps, in order."""
-    found = [path for path in (out / "checkpoints").glob("checkpoint-*") if files.is_whole(path)]
-    return sorted((int(path.name.rpartition("-")[2]), path) for path in found)
+    return [(step, path) for step, path in retention.whole(out) if step == last or step % (stage.save_every or 1) == 0]
 
 
 def tidy(out: Path) -> None:
     """Of a stage whose model is chosen, remove all but the newest checkpoints, as other stages keep them."""
-    for _, path in whole(out)[: -training.CHECKPOINTS_KEPT]:
-        # Without its manifest it counts no more, should the removal be cut short.
-        (path / files.MANIFEST).unlink()
-        shutil.rmtree(path)
+    for _, path in retention.whole(out)[: -retention.NEWEST.newest]:
+        retention.remove(path)
 
 
 def kept(out: Path) -> dict[str, Any] | None:

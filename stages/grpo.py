@@ -92,6 +92,6 @@ def run(
         refill_rounds=stage.dynamic_sampling.rounds if stage.dynamic_sampling else 0,
         recorder=partial(rollouts.write, out / "rollouts") if stage.keep_rollouts else None,
         peft_config=training.adapter(stage, recipe),
-        callbacks=list(training.callbacks(out, stage.name)),
+        callbacks=list(training.callbacks(out, stage)),
     )
     training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

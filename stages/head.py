@@ -72,6 +72,6 @@ def run(
         pools=pools,
         encoder=encoder,
         peft_config=adapter,
-        callbacks=training.callbacks(out, stage.name),
+        callbacks=training.callbacks(out, stage),
     )
     training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

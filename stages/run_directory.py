@@ -15,7 +15,7 @@ from accelerate import PartialState
 from omnistage.data.errors import InputError
 from omnistage.stages import files
 from omnistage.stages.difference import first_difference
-from omnistage.stages.main_process import on_main
+from omnistage.stages.main_process import on_main, say
 from omnistage.stages.recipe.loading import dump
 from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe, Training
 
@@ -51,9 +51,23 @@ def claim(recipe: Recipe, folder: Path, source: str | Path | None) -> None:
                 raise InputError(
                     f"{name} has changed since run_dir {str(folder)!r} was begun; choose another run_dir, or remove that folder"
                 )
+        on_main(lambda: _note_versions(path, held))
         return
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
-    on_main(lambda: files.write_json(path, wanted | {"source": str(source) if source else None, "versions": versions}))
+    on_main(lambda: files.write_json(path, wanted | {"source": str(source) if source else None, "versions": versions()}))
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of what a run's numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in VERSIONS if _installed(name)}
+
+
+def _note_versions(path: Path, run: dict[str, Any]) -> None:
+    """Warn where this run was begun, or last gone on with, by other versions, and write those of now behind them."""
+    now, before = versions(), (run.get("went_on_with") or [run.get("versions", {})])[-1]
+    other = [f"{name} {before.get(name, 'none')} -> {now.get(name, 'none')}" for name in VERSIONS if before.get(name) != now.get(name)]
+    if other:
+        say(f"warning: {path.parent} was made with other versions ({', '.join(other)}); it goes on, and may not end with the same weights")
+        files.write_json(path, run | {"went_on_with": [*run.get("went_on_with", []), now]})
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:

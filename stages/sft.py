@@ -43,6 +43,6 @@ def run(stage: SftStage, recipe: Recipe, out: Path, start: training.Start, encod
         pools=pools,
         encoder=encoder,
         peft_config=training.adapter(stage, recipe),
-        callbacks=training.callbacks(out, stage.name),
+        callbacks=training.callbacks(out, stage),
     )
     training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

@@ -44,10 +44,10 @@ from omnistage.stages.recipe.choices import DEEPSPEED
 from omnistage.stages.recipe.model import Model
 from omnistage.stages.recipe.schema import GrpoStage, Recipe, Training
 from omnistage.stages.recipe.surroundings import Launch
+from omnistage.stages.retention import LOG, Retention
 
 ConfigT = TypeVar("ConfigT", bound=TrainingArguments)
 
-CHECKPOINTS_KEPT = 2
 # Bytes: a disk with less is taken for full where a library hides why it could not write.
 LEAST_FREE = 1_000_000
 # Says in the folder of a stage whose model is chosen among its checkpoints that all of them are there.
@@ -61,7 +61,7 @@ OWNED = {
     "per_device_train_batch_size": "batch_size or per_device_batch",
     "save_strategy": "save_every",
     "save_steps": "save_every",
-    "save_total_limit": "save_every",
+    "save_total_limit": "keep",
     "seed": "seed",
     "bf16": "model.dtype",
     "fp16": "model.dtype",
@@ -138,7 +138,7 @@ def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *,
         "disable_tqdm": True,
         "save_strategy": "steps" if stage.save_every else "no",
         "save_steps": stage.save_every or 1,
-        "save_total_limit": CHECKPOINTS_KEPT if stage.choose is None else None,
+        "save_total_limit": None,
         "dataloader_pin_memory": gpu,
         "ddp_find_unused_parameters": True if launch.engine == "ddp" else None,
         "deepspeed": deepspeed_settings(launch),
@@ -205,7 +205,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, out: Path, name: str) -> None:
         self.out = out
         self.name = name
-        self.path = out / "metrics.jsonl"
+        self.path = out / LOG
         self.writer: SummaryWriter | None = None
         self.bar: tqdm[Any] | None = None
 
@@ -359,6 +359,6 @@ def write_folder(
     files.seal(folder)
 
 
-def callbacks(out: Path, name: str) -> Sequence[TrainerCallback]:
+def callbacks(out: Path, stage: Training) -> Sequence[TrainerCallback]:
     """The callbacks of every training stage."""
-    return [RunLog(out, name), NoStaleGradients(), SkipNonFinite(out, name), SaveAndStop()]
+    return [RunLog(out, stage.name), Retention(out, stage), NoStaleGradients(), SkipNonFinite(out, stage.name), SaveAndStop()]

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from omnistage.data.errors import InputError
@@ -37,7 +38,8 @@ class Service:
     """A model at a URL and how it is asked.
 
     `url` ends before `/chat/completions`. `timeout_s` is for a whole request, `attempts` counts the requests for one call, `concurrency`
-    those under way at once in one process. Prices are per million tokens. `key_env` names the environment variable with the key.
+    those under way at once in one process. Prices are per million tokens. `key_env` names the environment variable with the key; where
+    that is not set, the same name with `_FILE` names a file with it.
 
     Raises:
         InputError: a value out of its range, a URL that is none or that carries a user name or a query, a `key_env` that names no
@@ -139,9 +141,22 @@ def _key(variable: str) -> str:
     if not _VARIABLE.fullmatch(variable):
         raise InputError("key_env is not the name of an environment variable; must be a name such as 'JUDGE_KEY', never the key itself")
     named = f"environment variable {variable!r}" if len(variable) <= _LONGEST_VARIABLE else "environment variable"
-    key = os.environ.get(variable, "").strip()
+    key = (os.environ.get(variable) or _of_file(os.environ.get(f"{variable}_FILE"), named)).strip()
     if not key:
-        raise InputError(f"the {named} that key_env names is not set; set it to the key of the judge")
+        raise InputError(
+            f"the {named} that key_env names is not set; set it to the key, or the same name with _FILE to a file that holds it"
+        )
     if not (key.isascii() and key.isprintable()):
         raise InputError(f"the {named} that key_env names holds characters that no key has")
     return key
+
+
+def _of_file(path: str | None, named: str) -> str:
+    """The key in a file, as schedulers and containers mount secrets; an empty text without a file."""
+    if path is None:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InputError(f"the {named} that key_env names is not set, and the file of its _FILE cannot be read: {told}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnistage.stages import training
+from omnistage.stages import retention, training
 from omnistage.stages.plan import fit, memory, sizes, step_time, tokens, work
 from omnistage.stages.recipe.batching import TEXT_TOKENS
 from omnistage.stages.recipe.choices import DEEPSPEED
@@ -105,8 +105,9 @@ def disk_of(recipe: Recipe, stage: Trained, parameters: sizes.Parameters, steps:
     count = 0
     if stage.save_every is not None:
         made = None if steps is None else max(1, steps // stage.save_every)
-        usual = training.CHECKPOINTS_KEPT + 1
-        count = usual if made is None else made if stage.choose is not None else min(made, usual)
+        most = retention.most(stage)
+        # Of a stage that keeps all and whose steps are not known, as many as of any other.
+        count = min([n for n in (made, most) if n is not None], default=retention.NEWEST.newest + 1)
     return {"model": model, "checkpoint": one, "checkpoints": count, "bytes": model + count * one}
 
 

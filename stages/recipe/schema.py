@@ -30,6 +30,7 @@ from omnistage.stages.recipe.choices import (
 )
 from omnistage.stages.recipe.gate import FIGURE, Gate, Place
 from omnistage.stages.recipe.gate import check as check_gate
+from omnistage.stages.recipe.keeping import Keep
 from omnistage.stages.recipe.model import LANGUAGE_ATTENTION, Lora, Model
 from omnistage.stages.recipe.source import Source
 from omnistage.stages.recipe.surroundings import Launch, RunMedia, Synth
@@ -121,6 +122,7 @@ class RewardUse(Section):
     only: Only | None = Field(None, description="rows that it scores; null: all")
     segment: Segment | None = Field(None, description="the part whose tokens its advantage reaches; null: as the reward says, else all")
     on_error: OnError = Field("stop", description="stop: a failure ends the run; mask: the completions it fails on are not scored")
+    timeout_s: Positive | None = Field(None, description="a call that takes longer fails, as on_error says; null: no limit")
     label: str | None = Field(None, pattern=r"^[\w.-]+$", description="name in the metrics; null: the reward's own")
 
     @field_validator("name")
@@ -142,7 +144,7 @@ class RewardUse(Section):
     def spec(self) -> registry.RewardSpec:
         """The reward as the registry loads it."""
         only = self.only.columns() if self.only else {}
-        return registry.RewardSpec(self.name, self.weight, self.config, only, self.on_error, self.label, self.segment)
+        return registry.RewardSpec(self.name, self.weight, self.config, only, self.on_error, self.label, self.segment, self.timeout_s)
 
 
 class Named(Section):
@@ -162,6 +164,7 @@ class Training(Named):
     steps: Count | None = Field(None, description="optimizer steps; give this or epochs")
     epochs: Positive | None = Field(None, description="passes over the data; give this or steps")
     save_every: Count | None = Field(None, description="steps between checkpoints; null: only the finished model")
+    keep: Keep | None = Field(None, description="checkpoints that stay; null: the newest 2, with choose all of them until one is chosen")
     choose: Choice | None = Field(
         None, description="the best checkpoint by validation data becomes the stage's model; null: the last weights"
     )

@@ -6,6 +6,7 @@ Whatever happens, one line says it, and the same command goes on to the same wei
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -129,6 +130,40 @@ def test_a_damaged_checkpoint_is_left_out(whole: Path, tmp_path: Path) -> None:
     assert "checkpoint-4 is left out: optimizer.pt is not what was written (its SHA-256 differs)" in done.stdout
     assert "checkpoint-2" in done.stdout
     assert weights(tmp_path) == weights(whole)
+
+
+def test_a_clip_that_vanishes_is_named_and_may_come_back(whole: Path, tmp_path: Path) -> None:
+    process = begun(tmp_path, 1, short_run())
+    clips = [path for path in (tmp_path / "run" / "data").rglob("train_video*") if path.suffix == ".mp4"]
+    assert clips
+    for clip in clips:
+        clip.rename(clip.with_suffix(".gone"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err[-2000:]
+    assert re.fullmatch(r"omnistage: train_video.json: record \d+: '.*train_video.*\.mp4.*' does not exist", err.splitlines()[-1])
+    assert "Traceback" not in err
+    for clip in clips:
+        clip.with_suffix(".gone").rename(clip)
+    done = omnistage("run", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert weights(tmp_path) == weights(whole)
+
+
+def test_other_versions_than_the_runs_are_said(whole: Path, tmp_path: Path) -> None:
+    """The run is whole: it is gone on with, nothing is left to do, and what it was made with is not forgotten."""
+    shutil.copytree(whole, tmp_path / "copy")
+    path = tmp_path / "copy" / "run" / "run.json"
+    run = files.read_json(path)
+    now = dict(run["versions"])
+    run["versions"]["trl"] = "1.15.0"
+    files.write_json(path, run)
+    told = f"run was made with other versions (trl 1.15.0 -> {now['trl']}); it goes on, and may not end with the same weights"
+    first, second = (omnistage("run", "recipe.yaml", cwd=tmp_path / "copy") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr[-2000:]
+    assert told in first.stdout + first.stderr
+    assert "other versions" not in second.stdout + second.stderr
+    noted = files.read_json(path)
+    assert (noted["versions"]["trl"], noted["went_on_with"]) == ("1.15.0", [now])
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(whole: Path, tmp_path: Path) -> None:

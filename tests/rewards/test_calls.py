@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,26 @@ from omnistage.rewards.base import About, about, columns_of, reward
 from omnistage.rewards.registry import RewardSpec, load
 
 OWN = """
+import asyncio
+import time
+
 from omnistage.rewards.base import reward
 from typing import Literal
+
+
+def hangs(completions, **columns):
+    time.sleep(60 if "slow" in completions else 0)
+    return [1.0] * len(completions)
+
+
+async def later_hangs(completions, **columns):
+    await asyncio.sleep(60 if "slow" in completions else 0)
+    return [1.0] * len(completions)
+
+
+def own_timeout(completions, **columns):
+    raise TimeoutError("a socket's")
+
 
 def length(completions, **columns):
     return [float(len(text)) for text in completions]
@@ -257,3 +277,27 @@ def test_evidence_that_is_no_evidence(wrong: Any) -> None:
     record = Record("r", Modality.VIDEO, "count", AnswerKind.NUMBER, "?", "4", source="a.json: record 3", extra={"evidence": wrong})
     with pytest.raises(RecordError, match=r"^a.json: record 3: evidence"):
         columns_of(record)
+
+
+def value_of(reward: Any, completions: list[str], **columns: Any) -> Any:
+    values = reward(completions, **columns)
+    return asyncio.run(values) if inspect.iscoroutine(values) else values
+
+
+@pytest.mark.parametrize("name", ["hangs", "later_hangs"])
+def test_a_reward_that_hangs_is_left_behind(own: str, name: str) -> None:
+    stops = load(RewardSpec(f"{own}:{name}", timeout_s=0.2))
+    assert value_of(stops, ["a", "b"]) == [1.0, 1.0]
+    began = time.monotonic()
+    with pytest.raises(RewardError, match=rf"^reward '{name}' took longer than its timeout_s of 0\.2 s$"):
+        value_of(stops, ["a", "slow"])
+    logged: dict[str, float] = {}
+    masks = load(RewardSpec(f"{own}:{name}", timeout_s=0.2, on_error="mask"))
+    assert value_of(masks, ["a", "slow"], log_metric=logged.__setitem__) == [None, None]
+    assert logged == {f"rewards/{name}/failed": 1.0}
+    assert time.monotonic() - began < 10
+
+
+def test_a_rewards_own_time_out_is_its_own_failure(own: str) -> None:
+    with pytest.raises(RewardError, match=r"reward .own_timeout. failed.*TimeoutError: a socket"):
+        value_of(load(RewardSpec(f"{own}:own_timeout", timeout_s=5.0)), ["a"])

@@ -261,10 +261,23 @@ def test_who_gives_the_key_as_its_variable_does_not_find_it_in_the_error(server:
             RewardSpec("judge", config={"url": server.url, "model": "m", "key_env": variable, "ledger": str(path), "criteria": {"a": "b"}})
         )
     if variable.startswith("sk_"):
-        assert str(caught.value).endswith("the environment variable that key_env names is not set; set it to the key of the judge")
+        told = "is not set; set it to the key, or the same name with _FILE to a file that holds it"
+        assert str(caught.value).endswith(f"the environment variable that key_env names {told}")
     else:
         assert "key_env is not the name of an environment variable" in str(caught.value)
     assert not variable or variable not in str(caught.value)
+
+
+def test_a_key_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, server: JudgeServer, path: Path) -> None:
+    file = path.with_name("key")
+    monkeypatch.setenv("JUDGE_KEY_FILE", str(file))
+    with pytest.raises(InputError, match="the file of its _FILE cannot be read: No such file or directory"):
+        judge(server, path, key_env="JUDGE_KEY")
+    file.write_text(f"{SECRET}\n")
+    score(judge(server, path, key_env="JUDGE_KEY"), completions(1))
+    monkeypatch.setenv("JUDGE_KEY", "another")
+    score(judge(server, path, key_env="JUDGE_KEY"), completions(2))
+    assert server.authorizations == {f"Bearer {SECRET}", "Bearer another"}
 
 
 def test_the_key_reaches_the_server_and_nothing_else(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from answered import answered, questions
 from omnistage.data.errors import InputError, RecipeError
-from omnistage.stages import checks, choose, files, training
+from omnistage.stages import checks, choose, files, retention, training
 from omnistage.stages.measure import summary
 from omnistage.stages.recipe import loading as recipes
 from world import World
@@ -80,7 +80,7 @@ def test_the_best_checkpoint_becomes_the_model(world: World, trained: tuple[reci
     assert {"config.json", "omnistage.json", "manifest.json", "processor_config.json", "tokenizer.json"} <= names
     assert not names & {"optimizer.pt", "stale.safetensors"}
     choose.tidy(out)
-    assert [step for step, _ in choose.whole(out)] == [6, 8]
+    assert [step for step, _ in retention.whole(out)] == [6, 8]
     assert summary.judged(summary.build(recipe, Path(recipe.run_dir))) == [
         "first: step 4 was chosen by all items, of 2 (33.3 %), 4 (66.7 %), 6 (66.7 %), 8 (50.0 %)"
     ]
@@ -100,10 +100,11 @@ def test_all_checkpoints_are_kept_for_a_choice() -> None:
         recipe = built(stage)
         [made] = recipe.stages
         assert isinstance(made, recipes.SftStage)
-        return training.common_settings(made, recipe.model, recipe.launch, Path("out"), steps=6, seed=0)["save_total_limit"]
+        return retention.most(made)
 
-    assert kept(SFT) == 2
+    assert kept(SFT) == 3
     assert kept(SFT | {"choose": CHOICE}) is None
+    assert kept(SFT | {"choose": CHOICE, "keep": {"newest": 1, "best": 3}}) == 5
 
 
 def test_what_chooses_is_apart_from_what_trains_and_from_what_measures() -> None:
