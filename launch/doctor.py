@@ -66,7 +66,7 @@ def examine(run_dir: Path) -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:  # noqa: BLE001 -- whatever is broken here is what is looked for
-            yield Finding(name, "fault", f"the check itself failed: {type(error).__name__}: {one_line(error)}")
+            yield Finding(name, "fault", f"the check itself failed: {one_line(error)}")
 
 
 def _python() -> Iterator[Finding]:
