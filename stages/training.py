@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import re
+import resource
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -200,7 +202,7 @@ def adapter(stage: Training, recipe: Recipe) -> LoraConfig | None:
 
 class RunLog(TrainerCallback):  # type: ignore[misc]
     """Writes what a trainer logs to `metrics.jsonl` and to TensorBoard events, seals checkpoints, and tells a terminal-less user
-    of progress."""
+    of progress. It adds `step_seconds` (mean over the steps since the last line, waiting for clips not counted) and `peak_memory_mb`."""
 
     def __init__(self, out: Path, name: str) -> None:
         self.out = out
@@ -208,16 +210,26 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.path = out / LOG
         self.writer: SummaryWriter | None = None
         self.bar: tqdm[Any] | None = None
+        self._began = 0.0
+        self._taken: list[float] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self.out.mkdir(parents=True, exist_ok=True)
         # A killed run may have logged steps that its last checkpoint does not hold; they are done again.
         kept = [row for row in files.read_lines(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
         files.write_lines(self.path, kept)
         self.writer = SummaryWriter(str(self.out / "events"), purge_step=state.global_step + 1)
         self.bar = tqdm(desc=self.name, total=state.max_steps, initial=state.global_step, disable=None, leave=False)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._taken.append(time.monotonic() - self._began)
 
     def on_log(
         self,
@@ -230,6 +242,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         if self.writer is None or not logs:
             return
         numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float | str) and _is_number(value)}
+        if "loss" in numbers and self._taken:
+            numbers |= {"step_seconds": sum(self._taken) / len(self._taken), "peak_memory_mb": peak_memory_mb()}
+            self._taken.clear()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step} | numbers) + "\n")
         for key, value in numbers.items():
@@ -256,6 +271,14 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             self.writer.close()
         if self.bar is not None:
             self.bar.close()
+
+
+def peak_memory_mb() -> float:
+    """The most memory that was taken so far: of the GPU by this stage's tensors, or where there is none, of the machine by this process."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated()) / 1e6
+    # Linux counts in units of 1024 bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def _is_number(value: Any) -> bool:
