@@ -1,0 +1,90 @@
+"""What the heads of a run said of its held-out records: points to scatter, and poses to draw, a stated number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnistage.data.body import drawing, metrics
+from omnistage.data.body.skeleton import joints_m, skeleton
+from omnistage.stages.report.reading import Notes, json_of, lines_of, number
+
+MOST_POINTS = 1500
+MOST_POSES = 24
+
+
+def collect(recipe: Mapping[str, Any], folders: Mapping[str, Path], notes: Notes) -> dict[str, Any]:
+    """By stage: the figures of `head/scores.json`, and points and poses from `head/predictions.jsonl`."""
+    out: dict[str, Any] = {}
+    for stage in recipe["stages"]:
+        folder = folders[stage["name"]]
+        scores = json_of(folder / "head" / "scores.json", notes, "heads")
+        if not isinstance(scores, dict):
+            if stage.get("kind") == "head":
+                notes.say("heads", f"stage {stage['name']}: its head has not been measured")
+            continue
+        rows = list(lines_of(folder / "head" / "predictions.jsonl", notes, "heads"))
+        points, poses = _points(rows), _poses(rows)
+        out[stage["name"]] = {"scores": scores, "points": points, "poses": poses, "skeleton": _skeleton() if poses["shown"] else None}
+    return out
+
+
+def _skeleton() -> dict[str, Any]:
+    body = skeleton()
+    sides = [name[:1] if name[1:2] == "_" else "" for name in body.names]
+    colours = ["#{:02x}{:02x}{:02x}".format(*drawing.COLOURS[side]) for side in sides]
+    return {"names": list(body.names), "parents": list(body.parents), "colours": colours}
+
+
+def _points(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """True and predicted numbers of each task, name and control; of many, evenly spread ones over the true numbers."""
+    found: dict[tuple[str, str, str], list[tuple[str, float, float]]] = {}
+    for row in rows:
+        value, right = row.get("value"), row.get("target_values") or []
+        if not isinstance(value, dict) or not isinstance(value.get("values"), dict):
+            continue
+        for at, (name, made) in enumerate(value["values"].items()):
+            true = number(right[at]) if at < len(right) else None
+            if true is not None and number(made) is not None:
+                found.setdefault((row["task"], name, row.get("control") or ""), []).append((str(row["id"]), true, made))
+    out = []
+    for (task, name, control), points in found.items():
+        ordered = sorted(points, key=lambda point: (point[1], point[0]))
+        kept = [ordered[at] for at in _spread(len(ordered), MOST_POINTS)]
+        ids, true, made = (list(column) for column in zip(*kept, strict=True))
+        out.append({"task": task, "name": name, "control": control or None, "of": len(points), "ids": ids, "true": true, "made": made})
+    return out
+
+
+def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Predicted poses beside the true ones as joints in mm, from the nearest to the farthest, evenly spread over their order."""
+    entries = []
+    for row in rows:
+        value, right = row.get("value"), row.get("target_values") or []
+        if row.get("control") is None and isinstance(value, dict) and "rotations" in value and len(right) == 9 * len(skeleton().names):
+            made = np.asarray(value["rotations"], np.float64)
+            if made.shape == (len(skeleton().names), 3, 3) and np.isfinite(made).all():
+                true = np.asarray(right, np.float64).reshape(-1, 3, 3)
+                error = float(metrics.mpjpe_mm(joints_m(made[None]), joints_m(true[None]))[0])
+                entries.append((error, str(row["id"]), str(row["task"]), made, true))
+    entries.sort(key=lambda entry: entry[:2])
+    by_task: dict[str, list[Any]] = {}
+    for entry in entries:
+        by_task.setdefault(entry[2], []).append(entry)
+    shown = []
+    for task, found in by_task.items():
+        for at in _spread(len(found), max(2, MOST_POSES // len(by_task))):
+            error, name, _, made, true = found[at]
+            joints = {"made": drawing.pose_json(made)["joints_mm"], "true": drawing.pose_json(true)["joints_mm"]}
+            shown.append({"id": name, "task": task, "mpjpe_mm": round(error, 1), "rank": at + 1, "of": len(found)} | joints)
+    return {"of": len(entries), "shown": shown}
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly spread, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(at * (count - 1) / (most - 1)) for at in range(most)})

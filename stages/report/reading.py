@@ -1,0 +1,82 @@
+"""Files of a run that may be half written, or written by hand: read as far as they go, and said what could not be."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omnistage.data.errors import InputError
+from omnistage.stages import files
+
+
+class Notes:
+    """What a page lacks, a line each, by section."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, str]] = []
+
+    def say(self, section: str, line: str) -> None:
+        """Note it once."""
+        entry = {"section": section, "line": line}
+        if entry not in self.lines:
+            self.lines.append(entry)
+
+
+def json_of(path: Path, notes: Notes, section: str) -> Any:
+    """What stands in a JSON file; None where it is missing, or damaged, which is noted."""
+    if not path.is_file():
+        return None
+    try:
+        return files.read_json(path)
+    except InputError as error:
+        notes.say(section, f"{path.parent.name}/{path.name} is left out: {_why(error)}")
+        return None
+
+
+def lines_of(path: Path, notes: Notes, section: str) -> Iterator[dict[str, Any]]:
+    """The objects of a file with one a line. Lines that hold none are counted and noted; a last one without its end is being written."""
+    if not path.is_file():
+        return
+    damaged = 0
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            for line in file:
+                if not line.endswith("\n") or not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    row = None
+                if isinstance(row, dict):
+                    yield row
+                else:
+                    damaged += 1
+    except OSError as error:
+        notes.say(section, f"{path.parent.name}/{path.name} is left out: {error.strerror}")
+    if damaged:
+        notes.say(section, f"{path.parent.name}/{path.name}: {damaged} lines are no JSON objects and are left out")
+
+
+def number(value: Any) -> float | None:
+    """A finite number as it is, None for all else: JSON has no other numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def plain(value: Any) -> Any:
+    """The same without numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,73 @@
+// Two checkpoints side by side: what they answered to the same held-out item.
+function compare(data) {
+  const lead = "The same held-out item, answered by the models of two stages.";
+  const names = data.shown.evaluated;
+  if (!data.items.length || names.length < 1) return section("answers", "Answers side by side", lead, notes(data, "answers") || missing("no evaluation has answers that could be set side by side"));
+  const view = el("div", { id: "answer-view" }), position = el("output", { id: "answer-position", "aria-live": "polite" });
+  const told = el("p", { class: "hint", id: "answer-counts" });
+  const filters = { before: names[0], after: names.at(-1), what: "", modality: "", task: "", text: "" };
+  let found = [], at = 0;
+  const WHAT = {
+    "": () => true, changed: (before, after) => before !== after, right: (before, after) => before === false && after === true, wrong: (before, after) => before === true && after === false,
+    both: (before, after) => before === false && after === false,
+  };
+  const apply = () => {
+    found = data.items.filter((item) => WHAT[filters.what](item.right[filters.before], item.right[filters.after]) && (!filters.modality || item.modality === filters.modality)
+      && (!filters.task || item.task === filters.task) && (!filters.text || textOf(`item-${item.n}`).includes(filters.text)));
+    at = 0;
+    const pair = data.shown.pairs.find((one) => one.before === filters.before && one.after === filters.after) || data.shown.pairs.find((one) => one.before === filters.after && one.after === filters.before);
+    const turned = pair && pair.before === filters.after;
+    told.replaceChildren(pair ? `Of ${count(pair.items)} items ${count(turned ? pair.wrong : pair.right)} became right and ${count(turned ? pair.right : pair.wrong)} became wrong. ` : "",
+      `The page holds ${count(data.shown.items)} of ${count(data.shown.items_of)} items: in turn from each modality, task and course of right and wrong over the stages, those that changed first.`);
+    show();
+  };
+  const show = () => {
+    slider.max = String(Math.max(1, found.length));
+    slider.value = String(at + 1);
+    slider.disabled = found.length < 2;
+    previous.disabled = at <= 0;
+    next.disabled = at >= found.length - 1;
+    position.textContent = found.length ? `${count(at + 1)} of ${count(found.length)}` : "none";
+    view.replaceChildren(found.length ? itemView(part(`item-${found[at].n}`), filters.before, filters.after) : missing("no shown item is like that"));
+    view.dataset.shown = found.length ? String(found[at].n) : "";
+  };
+  const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) { at = to; show(); } };
+  const set = (name) => (value) => { filters[name] = value; apply(); };
+  const stages = names.map((name) => [name, plain(name)]);
+  const before = choice("answer-before", "First model: after", stages, set("before")), after = choice("answer-after", "Second model: after", stages, set("after"));
+  before.querySelector("select").value = filters.before;
+  after.querySelector("select").value = filters.after;
+  const what = choice("answer-what", "Which items", [["", "all"], ["changed", "right or wrong has changed"], ["right", "became right"], ["wrong", "became wrong"], ["both", "wrong both times"]], set("what"));
+  const list = (name) => [...new Set(data.items.map((item) => item[name]))];
+  const modality = choice("answer-modality", "Modality", [["", "all modalities"], ...list("modality").map((value) => [value, modalityName(value)])], set("modality"));
+  const task = choice("answer-task", "Task", [["", "all tasks"], ...list("task").map((value) => [value, plain(value)])], set("task"));
+  let waiting = 0;
+  const search = el("div", { class: "field wide" }, el("label", { for: "answer-text" }, "Text in question or answers"),
+    el("input", { type: "search", id: "answer-text", autocomplete: "off", spellcheck: "false", oninput: (event) => { clearTimeout(waiting); const { value } = event.target; waiting = setTimeout(() => set("text")(value.trim().toLowerCase()), 200); } }));
+  const slider = el("input", { type: "range", id: "answer-slider", min: "1", value: "1", "aria-label": "Place among the matching items", oninput: () => { at = Number(slider.value) - 1; show(); } });
+  const previous = el("button", { type: "button", class: "step", id: "answer-previous", onclick: () => go(-1) }, el("span", { "aria-hidden": "true" }, "←"), " previous");
+  const next = el("button", { type: "button", class: "step", id: "answer-next", onclick: () => go(1) }, "next ", el("span", { "aria-hidden": "true" }, "→"));
+  const box = section("answers", "Answers side by side", lead, el("div", { class: "toolbar", role: "group", "aria-label": "Which items" }, before, after, what, modality, task, search),
+    el("div", { class: "walk" }, previous, slider, position, next), view, told, notes(data, "answers"));
+  box.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, select, textarea, video, audio, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === "ArrowRight" || event.key === "j") { go(1); event.preventDefault(); }
+    if (event.key === "ArrowLeft" || event.key === "k") { go(-1); event.preventDefault(); }
+  });
+  apply();
+  return box;
+}
+
+function itemView(item, before, after) {
+  const answer = (name) => {
+    const one = item.answers[name];
+    const title = el("h4", {}, "after ", said(name));
+    if (!one) return el("div", { class: "side-answer" }, title, missing("this item was not asked then"));
+    const verdict = one.right === true ? ["good", "✓ right"] : one.right === false ? ["bad", "✕ wrong"] : ["", known(one.value) ? `value ${short(one.value)}` : "not judged"];
+    return el("div", { class: "side-answer" }, el("div", { class: "completion-head" }, title, el("span", { class: `verdict ${verdict[0]}` }, verdict[1])),
+      one.error ? missing(said(one.error)) : answerText(one.parts),
+      el("p", { class: "reason" }, el("span", { class: "label" }, "grader"), one.answer !== null ? ["read ", el("strong", {}, said(one.answer)), one.reason ? ": " : ""] : "", one.reason ? said(one.reason) : "", one.status !== "ok" ? ` (${one.status})` : ""));
+  };
+  return el("article", { class: "group-box" }, el("div", { class: "group-head" }, el("h3", {}, said(item.id)), el("p", { class: "facts" }, said(item.task), " · ", modalityName(item.modality), " · ", said(item.kind))),
+    el("div", { class: "split" }, el("div", { class: "seen" }, item.clips.length ? item.clips.map(clipView) : missing("a question without a clip"), question(item)), el("div", { class: "pair" }, answer(before), answer(after))));
+}

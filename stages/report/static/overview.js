@@ -1,0 +1,192 @@
+// The run at a glance, held-out accuracy, the forgetting matrix, and probes.
+const STATES = { done: ["✓", "done"], begun: ["◐", "begun"], waiting: ["○", "waiting"], running: ["◐", "under way"], stopped: ["■", "stopped"] };
+function pill(state) {
+  const [mark, name] = STATES[state] || ["?", plain(state)];
+  return el("span", { class: `pill ${state}` }, el("span", { "aria-hidden": "true" }, mark), ` ${name}`);
+}
+
+/** Accuracy after the start and each stage, of the summary: [{name, kind, own, stale, seconds, modalities}]. */
+function measured(data) {
+  const summary = data.summary;
+  if (!summary) return [];
+  const start = summary.start ? [{ name: "(start)", kind: null, modality: null, modalities: summary.start.modalities }] : [];
+  return [...start, ...summary.stages].filter((row) => Object.keys(row.modalities).length);
+}
+function modalitiesOf(rows) {
+  const found = [...new Set(rows.flatMap((row) => Object.keys(row.modalities)))];
+  return found.sort((a, b) => MODALITIES.indexOf(a) - MODALITIES.indexOf(b));
+}
+
+function glance(data) {
+  const run = data.run, rows = measured(data), seconds = run.seconds;
+  const total = (seconds.train_s || 0) + (seconds.evaluate_s || 0) + (seconds.render_s || 0) + (seconds.start_evaluate_s || 0);
+  const model = run.model.path || (run.model.tiny ? "tiny model of the real architecture" : "model");
+  const facts = [
+    `${data.stages.length} stage${data.stages.length === 1 ? "" : "s"}`, model, known(run.seed) ? `seed ${run.seed}` : null,
+    run.device ? `on ${run.device.name}` : null, total ? duration(total) : null,
+  ].filter(Boolean);
+  const head = el("header", { class: "hero" },
+    el("p", { class: "over" }, "Report of a run"),
+    el("div", { class: "hero-line" }, el("h1", {}, said(run.name)), pill(run.state)),
+    el("p", { class: "facts" }, facts.flatMap((fact, at) => [at ? el("span", { class: "dot", "aria-hidden": "true" }, " · ") : null, said(fact)])));
+  return el("div", { id: "glance" }, head, cards(rows), flow(data), protocol(data));
+}
+
+/** A card a modality: the last accuracy with its interval, and its way there. */
+function cards(rows) {
+  const names = modalitiesOf(rows);
+  if (!names.length) return null;
+  return el("ul", { class: "cards", "aria-label": "Held-out accuracy by modality" }, names.map((name) => {
+    const of = rows.filter((row) => row.modalities[name]);
+    const last = of.at(-1), entry = last.modalities[name], first = of[0];
+    return el("li", { class: "card" },
+      el("p", { class: "card-name" }, el("span", { class: `swatch m-${name}`, "aria-hidden": "true" }), modalityName(name)),
+      el("p", { class: "card-value" }, percent(entry.accuracy)),
+      el("p", { class: "card-note" }, `[${percent(entry.low, 0)}, ${percent(entry.high, 0)}] of ${count(entry.n)} held-out items`),
+      spark(of.map((row) => row.modalities[name].accuracy), name),
+      el("p", { class: "card-note" }, of.length > 1 ? ["from ", percent(first.modalities[name].accuracy), " after ", said(first.name)] : ["after ", said(last.name)],
+        known(entry.majority) ? `; a constant answer: ${percent(entry.majority)}` : ""));
+  }));
+}
+function spark(values, name) {
+  const width = 220, height = 40, pad = 5;
+  const low = Math.min(...values), high = Math.max(...values), reach = high - low || 1;
+  const x = (at) => (values.length > 1 ? pad + (at * (width - 2 * pad)) / (values.length - 1) : width / 2);
+  const y = (value) => (high === low ? height / 2 : height - pad - ((value - low) * (height - 2 * pad)) / reach);
+  const points = values.map((value, at) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+  return el("svg", { class: `spark m-${name}`, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true", preserveAspectRatio: "none" },
+    el("polyline", { points, fill: "none", "vector-effect": "non-scaling-stroke" }), values.map((value, at) => el("path", { d: `M${x(at)} ${y(value)}h0`, class: at === values.length - 1 ? "last" : null, "vector-effect": "non-scaling-stroke" })));
+}
+
+/** The stages in their order, each with what it is and how far it is. */
+function flow(data) {
+  return el("div", {}, el("h3", {}, "Stages"), el("ol", { class: "flow" }, data.stages.map((stage) => {
+    const rewards = stage.rewards.map((use) => [said(use.name), use.weight === 1 ? "" : ` ×${short(use.weight)}`]);
+    const chosen = stage.choice ? `step ${stage.choice.chosen} chosen by ${plain(stage.choice.figure)}` : null;
+    const steps = stage.steps || stage.of ? `${count(stage.steps)}${stage.of ? ` of ${count(stage.of)}` : ""} steps` : "no steps";
+    return el("li", { class: `stage ${stage.state}` },
+      el("div", { class: "stage-head" }, el("strong", {}, said(stage.name)), pill(stage.state)),
+      el("p", {}, said(stage.kind), stage.modality ? [" · ", modalityName(stage.modality)] : "", stage.kind === "evaluate" ? "" : ` · ${steps}`),
+      rewards.length ? el("p", {}, "rewards: ", rewards.flatMap((one, at) => [at ? ", " : "", ...one])) : null,
+      el("p", {}, stage.seconds.train_s ? `trained ${duration(stage.seconds.train_s)}` : "", stage.seconds.evaluate_s ? ` · measured ${duration(stage.seconds.evaluate_s)}` : ""),
+      chosen ? el("p", {}, chosen) : null,
+      stage.gate ? el("p", { class: stage.gate.passed ? "good" : "bad" }, stage.gate.passed ? "✓ " : "✕ ", said(stage.gate.said)) : null,
+      stage.nonfinite.length ? el("p", { class: "bad" }, `✕ ${stage.nonfinite.length} steps with a gradient that is not finite`) : null);
+  })), notes(data, "run"));
+}
+
+function protocol(data) {
+  const run = data.run, rows = [];
+  const add = (name, value) => { if (value !== null && value !== undefined && value !== "") rows.push([name, value]); };
+  const told = (value) => said(typeof value === "string" ? value : JSON.stringify(value));
+  add("seed", known(run.seed) ? String(run.seed) : null);
+  add("recipe", run.source && said(run.source));
+  add("prompt", run.prompt && said(run.prompt));
+  const setup = run.setup || {};
+  add("held-out items", setup.items ? count(setup.items.count) : null);
+  add("benchmark", setup.benchmark && said(setup.benchmark));
+  add("answers", setup.drawing && told(setup.drawing));
+  add("probes", setup.probes && setup.probes.length ? said(setup.probes.join(", ")) : null);
+  add("device", run.device && told(run.device));
+  add("media shown", run.media && told(Object.fromEntries(Object.entries(run.media).filter(([key]) => ["fps", "max_frames", "max_sound_s", "min_pixels", "max_pixels"].includes(key)))));
+  add("model", told(Object.fromEntries(Object.entries(run.model).filter(([, value]) => value !== null && !(Array.isArray(value) && !value.length)))));
+  add("launch", told(run.launch));
+  add("versions", said(Object.entries(run.versions).map(([name, version]) => `${name} ${version}`).join(", ")));
+  const recipe = el("pre", { tabindex: "0", "aria-label": "The resolved recipe" });
+  const details = el("details", { ontoggle: () => { if (details.open && !recipe.childNodes.length) recipe.append(said(JSON.stringify(run.recipe, null, 2))); } }, el("summary", {}, "The resolved recipe"), recipe);
+  return el("details", { class: "box" }, el("summary", {}, "Protocol: seeds, items, versions, recipe"), table("How the run was made", ["what", "value"], rows), details);
+}
+
+function accuracy(data) {
+  const rows = measured(data), names = modalitiesOf(rows);
+  const figures = figureTable(data);
+  if (!rows.length) {
+    return section("accuracy", "Held-out accuracy", null, notes(data, "accuracy") || (figures ? null : missing("nothing has been measured")), figures);
+  }
+  const last = rows.at(-1);
+  const spec = {
+    id: "accuracy", title: "Accuracy after each stage", unit: "share of held-out items answered rightly; bars are 95 % intervals over clips", smooth: false, height: 320, legend: true,
+    x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
+    traces: names.map((name) => {
+      const of = rows.filter((row) => row.modalities[name]);
+      return { name: modalityName(name), column: name, at: MODALITIES.indexOf(name), mode: "points", joined: true, x: of.map((row) => row.name), ...bounds(of.map((row) => row.modalities[name]), "accuracy") };
+    }),
+  };
+  return section("accuracy", "Held-out accuracy",
+    "The same held-out items after every stage, answered greedily. An answer that is missing or cannot be read counts as wrong.",
+    chart(spec), matrix(rows, names, last), notes(data, "accuracy"), figures);
+}
+function bounds(entries, name) {
+  return { y: entries.map((entry) => entry[name]), low: entries.map((entry) => entry.low), high: entries.map((entry) => entry.high) };
+}
+
+/** Stage × modality: what each stage left of what the ones before it taught. */
+function matrix(rows, names, last) {
+  const cell = (row, name) => {
+    const entry = row.modalities[name];
+    if (!entry) return "–";
+    const own = row.modality === name;
+    const sure = known(entry.gain) ? (entry.gain_low > 0 ? "up" : entry.gain_high < 0 ? "down" : "flat") : "none";
+    const mark = { up: "▲", down: "▼", flat: "≈", none: "" }[sure];
+    const strength = known(entry.gain) ? Math.min(0.34, Math.abs(entry.gain) * 0.9) : 0;
+    const tint = sure === "up" || sure === "down" ? `--tint:${Math.round(100 * strength)}%` : null;
+    const gain = known(entry.gain) ? el("span", { class: `gain ${sure}` }, el("span", { "aria-hidden": "true" }, `${mark} `), `${signed(100 * entry.gain)} `,
+      el("span", { class: "span" }, `[${signed(100 * entry.gain_low)}, ${signed(100 * entry.gain_high)}]`)) : null;
+    return { attributes: { class: `acc ${sure}`, style: tint, "data-cell": `${row.name}/${name}` },
+      node: el("div", {}, el("span", { class: "acc-value" }, percent(entry.accuracy)), own ? el("span", { class: "own", title: "the stage's own modality" }, "● own") : null,
+        el("span", { class: "span" }, ` [${percent(entry.low, 0)}, ${percent(entry.high, 0)}]`), gain) };
+  };
+  const body = rows.map((row) => [el("span", {}, said(row.name), row.stale ? el("span", { class: "bad" }, " from an earlier model") : ""), ...names.map((name) => cell(row, name))]);
+  const constant = ["a constant answer", ...names.map((name) => percent(last.modalities[name]?.majority))];
+  return el("div", { class: "block" }, el("h3", {}, "What each stage gained and forgot"),
+    table("Accuracy after each stage, by modality", ["after", ...names.map(modalityName)], [...body, constant], { class: "matrix" }),
+    el("p", { class: "hint" }, "Second line: the paired difference to the model that the stage started from, in points, with its 95 % interval over clips. ▲ and ▼: the interval leaves 0 out; ≈: it does not, so nothing was shown. ● own: the modality that the stage trained."));
+}
+
+/** Every figure of every evaluation, as `scores.json` has them. */
+function figureTable(data) {
+  const stages = Object.keys(data.figures);
+  if (!stages.length) return null;
+  const of = (stage) => { const runs = data.figures[stage].runs; return (runs.greedy || Object.values(runs)[0]).figures; };
+  const names = [...new Set(stages.flatMap((stage) => Object.keys(of(stage))))];
+  const cell = (stage, name) => {
+    const figure = of(stage)[name];
+    if (!figure || !known(figure.value)) return "–";
+    return el("span", {}, printed(figure.value, figure.unit), known(figure.low) ? el("span", { class: "span" }, ` [${printed(figure.low, figure.unit)}, ${printed(figure.high, figure.unit)}]`) : null);
+  };
+  const n = (name) => count(of(stages.find((stage) => of(stage)[name]))[name].n);
+  const headline = data.figures[stages.at(-1)].headline;
+  const rows = names.map((name) => [el(name === headline ? "strong" : "span", {}, said(name)), n(name), ...stages.map((stage) => cell(stage, name))]);
+  return el("details", { class: "box" }, el("summary", {}, `All ${names.length} figures of each evaluation, by task`), table("Figures after each stage, with 95 % intervals", ["figure", "n", ...stages.map((name) => said(name))], rows));
+}
+
+const CONTROL_TEXT = {
+  swapped: "the clip of another record", blank: "black picture and silence", swapped_sound: "the sound of another clip", swapped_picture: "the picture of another clip",
+  muted: "silence with the real picture", blank_picture: "black picture with the real sound", shuffled: "frames in another order",
+};
+function probes(data) {
+  const controls = (data.summary && data.summary.controls) || {};
+  const names = Object.keys(controls).filter((name) => Object.keys(controls[name]).length);
+  const lead = "The same questions about media that cannot answer them. A model that looks and listens must fall to what a constant answer scores.";
+  if (!names.length) return section("probes", "Probes", lead, notes(data, "probes") || missing("no evaluation of this run asked probes (evaluation.controls in the recipe)"));
+  const stage = [...data.summary.stages].reverse().find((row) => data.figures[row.name] && names.every((name) => data.figures[row.name].runs[name]));
+  const real = stage ? stage.modalities : {}, modalities = modalitiesOf([{ modalities: real }, ...names.map((name) => ({ modalities: controls[name] }))]);
+  const series = [["real media", real], ...names.map((name) => [name, controls[name]])];
+  const spec = {
+    id: "probes", title: "Accuracy with real and with altered media", unit: "share; bars are 95 % intervals over clips", smooth: false, height: 320, x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
+    traces: series.map(([name, by], at) => {
+      const there = modalities.filter((modality) => by[modality]);
+      return { name, column: name, at, tone: at ? null : "--accent", mode: "bars", x: there.map(modalityName), ...bounds(there.map((modality) => by[modality]), "accuracy") };
+    }),
+    lines: [],
+  };
+  const drops = (stage && data.figures[stage.name].probes) || {};
+  const rows = series.map(([name, by], at) => [el("span", {}, said(name), at && CONTROL_TEXT[name] ? el("span", { class: "sub" }, CONTROL_TEXT[name]) : null), ...modalities.map((modality) => {
+    const entry = by[modality], drop = at ? drops[name]?.[`modality ${modality}`] : null;
+    if (!entry) return "–";
+    return el("div", {}, el("span", { class: "acc-value" }, percent(entry.accuracy)), el("span", { class: "span" }, ` [${percent(entry.low, 0)}, ${percent(entry.high, 0)}]`),
+      drop && known(drop.value) ? el("span", { class: "gain" }, `${signed(100 * drop.value)} `, el("span", { class: "span" }, `[${signed(100 * drop.low)}, ${signed(100 * drop.high)}]`)) : null);
+  })]);
+  rows.push(["a constant answer", ...modalities.map((modality) => percent(real[modality]?.majority))]);
+  return section("probes", "Probes", lead, stage ? el("p", { class: "hint" }, "After stage ", said(stage.name), ".") : null, chart(spec), table("Accuracy with real and with altered media", ["media", ...modalities.map(modalityName)], rows, { class: "matrix" }), notes(data, "probes"));
+}

@@ -1,0 +1,218 @@
+"""A run with the samples that a page shows: how many there is room for, whose clips it holds, and what it says of what is left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omnistage.data.errors import InputError
+from omnistage.data.media import MediaLimits
+from omnistage.data.records import MediaRef
+from omnistage.stages.report import collect, media, rollouts
+from omnistage.stages.report.answers import Asked
+from omnistage.stages.report.places import Places
+from omnistage.stages.report.reading import Notes
+
+# However much room there is: more is looked at in the files of the run.
+MOST_GROUPS, MOST_ITEMS, MOST_CLIPS = 600, 300, 500
+# Of the room for samples, the share that texts may take at most; clips have the rest.
+TEXT_SHARE = 0.6
+GROUPS_SHARE = 0.65
+# What a script element around a sample or a clip takes.
+_ELEMENT = 80
+
+
+@dataclass
+class View:
+    """What a page shows. `parts` hold what it reads only when it is looked at, by the id of its element: samples, items and clips."""
+
+    data: dict[str, Any]
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    items: list[dict[str, Any]] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
+
+    def head(self) -> dict[str, Any]:
+        """What is read as the page opens."""
+        return self.data | {"groups": self.groups, "items": self.items, "shown": self.shown}
+
+
+def size_of(value: Any) -> int:
+    """Bytes of a value in the page."""
+    return len(as_json(value)) + _ELEMENT
+
+
+def as_json(value: Any) -> str:
+    """JSON in plain ASCII that stands safely in a script element: `<` could begin its end or a comment, and only ever is in a string."""
+    told = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return told.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def view(run: Path, *, room: int, page: Path | None = None, with_plan: bool = False) -> View:
+    """A run in at most about `room` bytes; `page` is where it will lie, for addresses of clips that it does not hold.
+
+    Raises:
+        InputError: the folder holds no run, or there is no room for what is no sample.
+    """
+    notes = Notes()
+    held = collect.held_by(run)
+    made = View(collect.collect(run, with_plan=with_plan))
+    left = room - size_of(made.data)
+    if left < 0:
+        raise InputError(
+            f"--max-mb is too small: the page takes {(size_of(made.data) - left - room) / 1e6:.1f} MB more than the library of its charts "
+            f"leaves room for"
+        )
+    folders = {"(start)": run / collect.START} | {stage["name"]: run / stage["folder"] for stage in made.data["stages"]}
+    text = int(left * TEXT_SHARE)
+    groups, counted = _groups(run, made.data["stages"], int(text * GROUPS_SHARE), notes)
+    asked = Asked(run, folders, notes)
+    records = asked.ranked()
+    samples = []
+    spent = 0
+    for record in records[:MOST_ITEMS]:
+        sample = asked.sample(record)
+        spent += size_of(sample)
+        if spent > text * (1 - GROUPS_SHARE):
+            break
+        samples.append((record, sample))
+    if not asked.found:
+        notes.say("answers", "no evaluation has answers that could be set side by side")
+    clips = _Clips(Places(run, held["recipe"]), page)
+    # Both lists from their beginnings: whichever clips there is room for, both have some.
+    for at in range(max(len(groups), len(samples))):
+        if at < len(groups):
+            of_group = groups[at]
+            of_group["clips"] = [clips.key(media.ref_of(path, of_group["modality"])) for path in of_group.pop("media")]
+        if at < len(samples):
+            record, sample = samples[at]
+            sample["clips"] = [clips.key(ref) for ref in record.media]
+    # The texts themselves come out of the same room, in the order in which they are looked at.
+    groups.sort(key=lambda group: (group["at"], group["step"], group["id"]))
+    for number, group in enumerate(groups):
+        made.parts[f"group-{number}"] = group
+        made.groups.append(_index_of_group(group, number))
+    for number, (_, sample) in enumerate(samples):
+        made.parts[f"item-{number}"] = sample
+        made.items.append(_index_of_item(sample, number))
+    left -= sum(size_of(part) for part in made.parts.values()) + size_of([made.groups, made.items])
+    told = clips.pack(_limits(held["recipe"]), left)
+    made.parts |= {f"clip-{number}": clip for number, clip in enumerate(clips.packed)}
+    made.shown = {
+        "groups": len(groups),
+        "groups_of": counted["groups"],
+        "completions_of": counted["completions"],
+        "no_spread_of": counted["no_spread"],
+        "fell_of": counted["fell"],
+        "steps": counted["steps"],
+        "items": len(samples),
+        "items_of": len(records),
+        "pairs": asked.counts(),
+        "evaluated": list(asked.found),
+        "clips": told,
+        "most": {"groups": MOST_GROUPS, "items": MOST_ITEMS, "clips": MOST_CLIPS, "of_each": rollouts.OF_EACH},
+        "room": room,
+    }
+    made.data["notes"] = made.data["notes"] + notes.lines
+    return made
+
+
+def _groups(run: Path, stages: Sequence[Mapping[str, Any]], room: int, notes: Notes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The chosen groups in the order of their choice, and how many of what there are."""
+    found = rollouts.groups_of(run, stages, notes)
+    counted: dict[str, Any] = {
+        "groups": len(found),
+        "completions": sum(group.size for group in found),
+        "no_spread": sum(group.no_spread for group in found),
+        "fell": sum(group.fell for group in found),
+    }
+    chosen = rollouts.ranked(found)[:MOST_GROUPS]
+    weights = {stage["name"]: {use["name"]: float(use["weight"]) for use in stage["rewards"]} for stage in stages}
+    sampled = rollouts.samples_of(chosen, weights, notes)
+    order = {stage["name"]: at for at, stage in enumerate(stages)}
+    out: list[dict[str, Any]] = []
+    spent = 0
+    for group in chosen:
+        if group not in sampled:
+            continue
+        spent += size_of(sampled[group])
+        if spent > room:
+            break
+        out.append(sampled[group] | {"at": order[group.stage]})
+    counted["steps"] = {"shown": len({(g["stage"], g["step"]) for g in out}), "of": len({(g.stage, g.step) for g in found})}
+    return out, counted
+
+
+def _index_of_group(group: Mapping[str, Any], number: int) -> dict[str, Any]:
+    names = ("stage", "step", "task", "modality", "mean", "no_spread", "fell")
+    return {"n": number} | {name: group[name] for name in names}
+
+
+def _index_of_item(sample: Mapping[str, Any], number: int) -> dict[str, Any]:
+    rights = {name: answer["right"] for name, answer in sample["answers"].items()}
+    return {"n": number, "task": sample["task"], "modality": sample["modality"], "right": rights}
+
+
+def _limits(recipe: Mapping[str, Any]) -> MediaLimits:
+    """How clips were shown to the model; in a page no sound is longer than a page plays."""
+    given = recipe.get("media") or {}
+    try:
+        fps, most = float(given.get("fps", 2.0)), int(given.get("max_frames", 16))
+        return MediaLimits(fps=fps, max_frames=most, max_sound_s=media.MOST_S)
+    except (TypeError, ValueError, InputError):
+        return MediaLimits(max_sound_s=media.MOST_S)
+
+
+class _Clips:
+    """The clips of all samples, each once, in the order in which they are wanted."""
+
+    def __init__(self, places: Places, page: Path | None) -> None:
+        self._places = places
+        self._page = page
+        self._wanted: dict[MediaRef, int] = {}
+        self.packed: list[dict[str, Any]] = []
+
+    def key(self, ref: MediaRef) -> int:
+        """The number of a clip."""
+        return self._wanted.setdefault(ref, len(self._wanted))
+
+    def pack(self, limits: MediaLimits, room: int) -> dict[str, int]:
+        """Fill `packed` within `room` bytes: frames and waves of as many as there is room for, then what plays, in order; says how many."""
+        refs: dict[int, MediaRef] = {}
+        self.packed = []
+        for ref, number in self._wanted.items():
+            entry: dict[str, Any] = {"name": Path(ref.path).name, "kind": ref.kind}
+            path = self._places.of(ref.path)
+            if path is None:
+                entry["error"] = "the file is not where the run found it"
+            else:
+                if self._page is not None and (address := media.link(path, self._page)) is not None:
+                    entry["link"] = address
+                sound = None if ref.sound is None else self._places.of(ref.sound)
+                if number < MOST_CLIPS:
+                    refs[number] = MediaRef(ref.kind, path, sound, ref.blank, ref.fps, ref.shuffle)
+            self.packed.append(entry)
+        left = room - sum(size_of(entry) for entry in self.packed)
+        made = {int(name): clip for name, clip in media.pack_all({str(n): ref for n, ref in refs.items()}, limits).items()}
+        stills = {n: {key: value for key, value in clip.items() if key not in ("video", "sound")} for n, clip in made.items()}
+        counted = {"of": len(self.packed), "played": 0, "still": 0, "linked": 0, "missing": 0}
+        for number, still in stills.items():
+            left -= size_of(still)
+            if left < 0:
+                break
+            self.packed[number] |= still
+        for number, clip in made.items():
+            playing = {key: clip[key] for key in ("video", "sound") if key in clip}
+            if playing and size_of(playing) <= left:
+                left -= size_of(playing)
+                self.packed[number] |= playing
+        for entry in self.packed:
+            told = "missing" if "error" in entry else "played" if {"video", "sound"} & entry.keys() else "still"
+            told = "linked" if told == "still" and "link" in entry and entry["kind"] != "image" else told
+            counted[told] += 1
+            if told != "linked":
+                entry.pop("link", None)
+        return counted
