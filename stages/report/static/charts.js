@@ -92,7 +92,7 @@ function traces(spec) {
     const shape = given.at ?? at;
     const base = { name: plain(given.name), x: given.x.map((value) => (typeof value === "string" ? plain(value) : value)), y: given.y, meta: { column: given.column || given.name } };
     if (given.mode === "bars") {
-      out.push({ ...base, type: "bar", marker: { color: tone, pattern: { shape: ["", "/", ".", "x", "-", "|"][shape % 6], fgopacity: 0.5 } }, error_y: bars(given, tone) });
+      out.push({ ...base, type: "bar", marker: { color: tone, pattern: { shape: ["", "/", ".", "x", "-", "|"][shape % 6], fillmode: "overlay", fgcolor: token("--surface"), fgopacity: 0.75, size: 7, solidity: 0.35 } }, error_y: bars(given, tone) });
     } else if (given.mode === "points") {
       out.push({ ...base, type: "scatter", mode: given.joined ? "lines+markers" : "markers", text: given.ids && given.ids.map(plain), error_y: bars(given, tone),
         line: { color: tone, width: 1.6, dash: DASHES[shape % DASHES.length] },

@@ -36,7 +36,8 @@ function wave(clip) {
 /** A model's text with its thinking and its answer marked. */
 function answerText(parts) {
   if (!parts.length) return el("p", { class: "said none" }, "nothing was said");
-  return el("div", { class: "said" }, parts.map((one) => {
+  const long = parts.reduce((sum, one) => sum + one.text.length, 0) > 500;
+  return el("div", { class: "said", tabindex: long ? "0" : null, role: long ? "region" : null, "aria-label": long ? "what the model said" : null }, parts.map((one) => {
     if (one.kind === "tag") return el("span", { class: "tag" }, one.text);
     const text = [said(one.text), one.cut ? el("span", { class: "more" }, ` … ${count(one.cut)} more characters … `) : null, one.end ? said(one.end) : null];
     if (one.kind === "think") return el("span", { class: "think" }, el("span", { class: "part-name" }, "thinking"), text);

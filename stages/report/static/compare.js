@@ -34,7 +34,7 @@ function compare(data) {
   const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) { at = to; show(); } };
   const set = (name) => (value) => { filters[name] = value; apply(); };
   const stages = names.map((name) => [name, plain(name)]);
-  const before = choice("answer-before", "First model: after", stages, set("before")), after = choice("answer-after", "Second model: after", stages, set("after"));
+  const before = choice("answer-before", "Left: after stage", stages, set("before")), after = choice("answer-after", "Right: after stage", stages, set("after"));
   before.querySelector("select").value = filters.before;
   after.querySelector("select").value = filters.after;
   const what = choice("answer-what", "Which items", [["", "all"], ["changed", "right or wrong has changed"], ["right", "became right"], ["wrong", "became wrong"], ["both", "wrong both times"]], set("what"));

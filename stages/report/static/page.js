@@ -18,7 +18,7 @@ function follow(parts) {
     for (const entry of entries) if (entry.isIntersecting) {
       for (const link of links.values()) link.removeAttribute("aria-current");
       const link = links.get(entry.target.id);
-      if (link) { link.setAttribute("aria-current", "true"); if (innerWidth < 900) link.parentNode.parentNode.scrollTo({ left: link.offsetLeft - 16 }); }
+      if (link) { link.setAttribute("aria-current", "true"); if (innerWidth < 900) { const list = link.closest("ul"); list.scrollTo({ left: link.offsetLeft - list.offsetLeft - 8 }); }; }
     }
   }, { rootMargin: "-15% 0px -75% 0px" });
   for (const one of parts) following.observe(one);

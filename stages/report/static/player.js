@@ -87,7 +87,7 @@ function groupView(group) {
   const head = el("div", { class: "group-head" }, el("h3", {}, said(group.stage), `, step ${count(group.step)}`),
     el("p", { class: "facts" }, said(group.task), " · ", modalityName(group.modality), " · ", said(group.id), known(group.mean) ? ` · mean reward ${short(group.mean)}` : ""), el("p", { class: "badges" }, badges));
   const left = el("div", { class: "seen" }, group.clips.length ? group.clips.map(clipView) : missing("a question without a clip"), question(group),
-    group.prompt ? el("details", {}, el("summary", {}, "The prompt as it was asked"), el("p", { class: "prompt" }, said(group.prompt))) : null);
+    group.prompt ? el("details", {}, el("summary", {}, "The prompt as it was asked"), el("p", { class: "prompt", tabindex: "0" }, said(group.prompt))) : null);
   const names = [...new Set(group.completions.flatMap((one) => Object.keys(one.rewards)))];
   const most = Object.fromEntries(names.map((name) => [name, Math.max(1, ...group.completions.map((one) => Math.abs(one.rewards[name] ?? 0)))]));
   const widest = Math.max(1, ...group.completions.map((one) => Math.abs(one.advantage ?? 0)));
@@ -105,7 +105,7 @@ function completion(one, at, names, most, widest) {
 function meter(name, value, most, kind) {
   const share = known(value) ? Math.min(1, Math.abs(value) / most) : 0;
   const style = kind === "advantage" ? (value < 0 ? `right:50%;width:${50 * share}%` : `left:50%;width:${50 * share}%`) : `left:0;width:${100 * share}%`;
-  return el("div", { class: `meter ${kind}${value < 0 ? " minus" : ""}` }, el("span", { class: "meter-name" }, said(name)),
+  return el("div", { class: `meter ${kind}${value < 0 ? " minus" : ""}` }, el("span", { class: "meter-name", title: plain(name) }, said(name)),
     el("span", { class: "track", "aria-hidden": "true" }, el("span", { class: "fill", style })), el("span", { class: "meter-value" }, known(value) ? (kind === "advantage" ? signed(value, 2) : fixed(value, 2)) : "not scored"));
 }
 

@@ -1,0 +1,169 @@
+"""The page: within its size, clips dropped first; whatever the run says stands in it as data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import pytest
+
+from omnistage.data.media import MediaLimits
+from omnistage.data.records import MediaRef
+from omnistage.launch import cli
+from omnistage.stages.report import media, page
+from omnistage.stages.report.view import view
+from report_run import completion, copied, data_in, recorded
+
+HOSTILE = [
+    "</script><script>window.ran = 1</script>",
+    "<img src=x onerror='window.ran = 1'>",
+    "<!-- <script> --> \u2028 \u2029 &lt; &amp; %%DATA%% %%SCRIPT%%",
+    "\u202eright to left\u202c \u2066 \x00 \x1b[31m",
+]
+
+
+class Scripts(HTMLParser):
+    """Types and contents of a page's script elements, as a parser of HTML finds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str | None, str]] = []
+        self.tags: set[str] = set()
+        self._in = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "script":
+            self.found.append((dict(attrs).get("type"), ""))
+            assert "src" not in dict(attrs)
+            self._in = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = self._in and tag != "script"
+
+    def handle_data(self, data: str) -> None:
+        if self._in:
+            self.found[-1] = (self.found[-1][0], self.found[-1][1] + data)
+
+
+def hostile_run(folder: Path) -> Path:
+    rows = [
+        completion(text, group, text, float(at), question=text, options=[text], target=text, task=text, **{"extra/why": text})
+        for group, text in enumerate(HOSTILE)
+        for at in range(2)
+    ]
+    return recorded(folder / HOSTILE[1].replace("/", ""), {1: rows}, name="video")
+
+
+def test_what_the_run_says_stays_data(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    page.write(hostile_run(tmp_path), out, with_plan=False)
+    html = out.read_text("utf-8")
+    scripts = Scripts()
+    scripts.feed(html)
+    assert [text for kind, text in scripts.found if kind is None] == [page.script()]
+    assert "img" not in scripts.tags
+    asked = {data_in(html, f"group-{number}")["question"] for number in range(len(HOSTILE))}
+    assert asked == set(HOSTILE)
+    outside = re.sub(r'<script type="application/json".*?</script>|<title>[^<]*</title>', "", html, flags=re.DOTALL)
+    assert "window.ran" not in outside
+
+
+def test_the_policy_allows_the_two_scripts_and_no_connection(tmp_path: Path) -> None:
+    policy = dict(rule.split(" ", 1) for rule in page.policy().split("; "))
+    assert policy["default-src"] == "'none'"
+    assert len(policy["script-src"].split()) == 2
+    assert all(one.startswith("'sha256-") for one in policy["script-src"].split())
+    assert not any("http" in rule for rule in policy.values())
+
+
+def test_a_page_of_a_real_run(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    assert page.write(run, out)["bytes"] == out.stat().st_size < 20e6
+    html = out.read_text("utf-8")
+    data = data_in(html)
+    assert data["shown"]["groups"] == data["shown"]["groups_of"] == 72
+    assert data["shown"]["completions_of"] == 288
+    assert data["shown"]["items"] == data["shown"]["items_of"] == 36
+    assert data["shown"]["clips"]["played"] == data["shown"]["clips"]["of"] > 0
+    assert [stage["name"] for stage in data["plan"]["stages"]] == ["cold_start", "video", "audio", "audio_video"]
+    item = data_in(html, "item-0")
+    assert set(item["answers"]) == {"(start)", "cold_start", "video", "audio", "audio_video"}
+    assert str(run) not in re.sub(r'<script type="application/json" id="data">.*?</script>', "", html, flags=re.DOTALL)
+
+
+def test_clips_are_dropped_before_samples(run: Path) -> None:
+    whole = view(run, room=15_000_000)
+    texts = sum(len(page.as_json(part)) for key, part in whole.parts.items() if not key.startswith("clip-"))
+    clips = sum(len(page.as_json(part)) for key, part in whole.parts.items() if key.startswith("clip-"))
+    head = len(page.as_json(whole.head()))
+    assert clips > texts
+    less = view(run, room=head + texts + clips // 2)
+    assert (less.shown["groups"], less.shown["items"]) == (72, 36)
+    assert 0 < less.shown["clips"]["played"] < whole.shown["clips"]["played"]
+    least = view(run, room=head + texts // 3)
+    assert least.shown["clips"]["played"] == 0
+    assert 0 < least.shown["groups"] < 72
+    for made, room in ((less, head + texts + clips // 2), (least, head + texts // 3)):
+        size = len(page.as_json(made.head())) + sum(len(page.as_json(part)) for part in made.parts.values())
+        assert size <= room
+
+
+def test_clips_without_room_are_linked(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pages" / "page.html"
+    made = view(run, room=700_000, page=out)
+    linked = [part for key, part in made.parts.items() if key.startswith("clip-") and "link" in part]
+    assert len(linked) == made.shown["clips"]["linked"] > 0
+    for part in linked:
+        assert (out.parent.resolve() / part["link"]).resolve().is_file()
+
+
+def test_a_run_that_was_moved_finds_its_clips(run: Path, tmp_path: Path) -> None:
+    moved = copied(run, tmp_path / "moved")
+    hidden = run.with_name("gone")
+    run.rename(hidden)
+    try:
+        made = view(moved, room=15_000_000)
+    finally:
+        hidden.rename(run)
+    assert made.shown["clips"]["missing"] == 0
+    assert made.shown["clips"]["played"] == made.shown["clips"]["of"] > 0
+
+
+@pytest.mark.parametrize("given", [["--max-mb", "1"], ["--max-mb", "4.99"]])
+def test_a_page_that_cannot_be_so_small_is_refused(given: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(run), "--out", str(tmp_path / "page.html"), *given]) == 2
+    assert "--max-mb" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_packed_clip_plays(run: Path) -> None:
+    """What is embedded decodes to the picture and the sound of the clip, over its whole length."""
+    path = next(iter(sorted((run / "data" / "clips").glob("train_audio_video_*.mp4"))))
+    clip = media.packed(media.ref_of(str(path), "audio_video"), MediaLimits())
+    assert clip["shown"]["frames"] == clip["shown"]["of"] == 4
+    assert len(clip["wave"]) == media.WAVE_POINTS
+    assert max(clip["wave"]) > 0.01
+    content = base64.b64decode(clip["video"].partition(",")[2])
+    with av.open(io.BytesIO(content)) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+        assert file.streams.video[0].codec_context.name == "h264"
+    with av.open(str(path)) as file:
+        true = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    with av.open(io.BytesIO(content)) as file:
+        heard = sum(frame.samples for frame in file.decode(audio=0)) / file.streams.audio[0].rate
+    assert heard == pytest.approx(2, abs=0.2)
+    assert len(frames) == len(true)
+    for made, given in zip(frames, true, strict=True):
+        assert abs(made.astype(float) - given.astype(float)).mean() < 12
+
+
+def test_a_clip_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
+    found = media.packed(MediaRef("video", str(path)), MediaLimits())
+    assert set(found) == {"kind", "error"}
