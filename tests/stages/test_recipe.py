@@ -253,7 +253,8 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
         ),
         (
             ["stages.video.rewards.0.segment=thinking"],
-            "stages[1] (video).rewards[0] (accuracy).segment: unknown value 'thinking'; did you mean 'think'? known: answer, context, think",
+            "stages[1] (video).rewards[0] (accuracy).segment: unknown value 'thinking'; "
+            "did you mean 'think'? known: answer, context, think",
         ),
         (
             ["stages.video.rewards=[{name: accuracy}, {name: accuracy, weight: 2}]"],
