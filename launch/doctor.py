@@ -55,6 +55,7 @@ def examine(run_dir: Path) -> Iterator[Finding]:
         ("packages", _packages),
         ("gpu", _gpus),
         ("optional", _optional),
+        ("vllm", _vllm),
         ("decoders", _decoders),
         ("compiler", _compiler),
         ("disk", lambda: _disk(run_dir)),
@@ -182,6 +183,20 @@ def _decoders() -> Iterator[Finding]:
             return
         read = decord.VideoReader(str(path))
         yield Finding("decoders", "ok", f"a clip of {len(read)} frames with sound decodes by decord {decord.__version__} and PyAV")
+
+
+def _vllm() -> Iterator[Finding]:
+    """Whether a stage may have `rollout.engine: vllm`; no run needs it."""
+    from omnistage.rl.vllm_rollout import requirements
+
+    version = requirements.installed()
+    if version is None:
+        yield Finding("vllm", "ok", "vLLM is not installed; completions are drawn by the policy (rollout.engine: policy)")
+    elif not requirements.fits(version):
+        told = f"vLLM is {version}, and rollout.engine: vllm takes {requirements.VERSIONS}"
+        yield Finding("vllm", "note", told, requirements.INSTALL)
+    else:
+        yield Finding("vllm", "ok", f"vLLM {version} for rollout.engine: vllm")
 
 
 def _compiler() -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from omnistage.data.records import Modality
 
 if TYPE_CHECKING:
     from omnistage.rewards.registry import RewardSpec
-    from omnistage.stages.recipe.schema import RewardUse
+    from omnistage.stages.recipe.reward_use import RewardUse
 
 FOUND = 1
 
@@ -123,7 +123,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 def _recorded(run: Path, stage: str | None) -> list[RewardUse]:
     """The rewards of the run that a folder belongs to (or of one of its stages), as its recipe names them; none where it has no recipe."""
-    from omnistage.stages.recipe.schema import RewardUse
+    from omnistage.stages.recipe.reward_use import RewardUse
 
     path = next((folder / "run.json" for folder in [run.resolve(), *run.resolve().parents][:3] if (folder / "run.json").is_file()), None)
     if path is None:

@@ -213,16 +213,28 @@ class Encoder:
             return self._processed(record, processor)
 
     def _processed(self, record: Record, processor: Qwen2_5OmniProcessor) -> Encoded:
-        clips = [self.decode(ref, self.shape.limits) for ref in record.media]
+        clips = self.clips_of(record)
         messages = prompts.render(record, self.template, self.system)
         text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        slots = self._slots(clips)
+        in_video = any(slot is not None for slot in slots)
+        arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt", **self.media_arguments(clips)}
+        if in_video:
+            arguments |= {"load_audio_from_video": True, "audio_from_video_indices": slots}
+        batch = processor(**arguments)
+        return self._encoded(batch, in_video)
+
+    def clips_of(self, record: Record) -> list[media.Clip]:
+        """The record's clips as they are decoded for the model."""
+        return [self.decode(ref, self.shape.limits) for ref in record.media]
+
+    def media_arguments(self, clips: Sequence[media.Clip]) -> dict[str, Any]:
+        """What the processor gets for these clips: `videos`, `images` and `audio`, and its settings for each of them."""
         frames = [(clip, torch.from_numpy(clip.frames).permute(0, 3, 1, 2)) for clip in clips if clip.frames is not None]
         videos = [pictures for clip, pictures in frames if clip.fps is not None]
         stills = [pictures[0] for clip, pictures in frames if clip.fps is None]
         sounds = [clip.sound for clip in clips if clip.sound is not None]
-        slots = self._slots(clips)
-        in_video = any(slot is not None for slot in slots)
-        arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
+        arguments: dict[str, Any] = {}
         if videos:
             arguments |= {"videos": videos, "videos_kwargs": self._video_settings(clips)}
         if stills:
@@ -231,10 +243,7 @@ class Encoder:
             longest = max(len(sound) for sound in sounds)
             # Silence for one analysis window behind the end gives the same frames as padding to the extractor's full window.
             arguments |= {"audio": sounds, "audio_kwargs": {"max_length": longest + WINDOW, "truncation": False}}
-        if in_video:
-            arguments |= {"load_audio_from_video": True, "audio_from_video_indices": slots}
-        batch = processor(**arguments)
-        return self._encoded(batch, in_video)
+        return arguments
 
     @staticmethod
     def _slots(clips: Sequence[media.Clip]) -> list[int | None]:

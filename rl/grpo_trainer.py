@@ -17,6 +17,7 @@ logging, distribution and checkpoints are TRL's; nothing of them is copied. What
 - media tokens are never sampled, prompts are never cut;
 - a step holds one modality (`StepSampler`);
 - groups whose rewards are all equal can be replaced by other prompts before a step learns from them (`refill`);
+- vLLM can draw the completions (`vllm_rollout`), with the prompt's media and a check that it reads the same ids;
 - a reward may concern the thinking or the answer alone (`credit`), and each reward is logged by modality and by task;
 - every completion can be recorded with its rewards.
 """
@@ -59,6 +60,8 @@ from omnistage.rl.shared_prefix.check import Setting, Sharing
 from omnistage.rl.shared_prefix.graphed import Graphs
 from omnistage.rl.shared_prefix.layout import pack
 from omnistage.rl.towers import Towers
+from omnistage.rl.vllm_rollout import generation as vllm
+from omnistage.rl.vllm_rollout import requests
 
 
 def rows_of(records: Sequence[Record], template: str, system: str | None) -> list[dict[str, Any]]:
@@ -73,7 +76,8 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
     names the folder of the KL reference where `args.beta` is above zero (None: the folder that the policy was loaded from). `recorder`
     gets all completions of a step: the columns of the row, `group`, `prompt`, `messages` (as JSON), `completion`, `completion_ids`,
     `reward/NAME` (None: not scored), `advantage` of the whole completion and `advantage/SEGMENT` of its segments. `shared_prefix` says how
-    completions are scored, `refill_rounds` how often a step may draw further prompts for groups without spread.
+    completions are scored, `refill_rounds` how often a step may draw further prompts for groups without spread. With `vllm_settings` vLLM
+    draws instead of the policy.
     """
 
     # TRL's: the parts of the last rollouts.
@@ -92,6 +96,7 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
         recorder: Recorder | None = None,
         shared_prefix: Setting = "auto",
         refill_rounds: int = 0,
+        vllm_settings: vllm.Settings | None = None,
         **kwargs: Any,
     ) -> None:
         from datasets import Dataset
@@ -106,6 +111,7 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
         self.graphs = Graphs()
         self.refill_rounds = refill_rounds
         self._rows: list[Encoded] = []
+        self._shown_records: list[Record] = []
         # The last rollout of the step in hand: what was drawn, for each of which prompts, and the adapters that drew it.
         self._noted: tuple[decode.Drawn, list[Encoded], tuple[str, ...]] | None = None
         args.remove_unused_columns = False
@@ -134,6 +140,10 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
             accept_encoded_audio(thinker_of(self.ref_model))
             # TRL never trains it but leaves it trainable; frozen, its towers encode each prompt once, too.
             self.ref_model.requires_grad_(False)
+        if vllm_settings is not None:
+            if self.refill_rounds or self.needs_shuffled:
+                raise ValueError("vLLM draws the completions of a step's prompts alone: no refills, and no reward that asks for others")
+            vllm.attach(self, vllm_settings, forbidden_tokens(encoder.processor))
 
     def _share(self, setting: Setting) -> None:
         thinkers = [thinker_of(model) for model in (self.model, self.ref_model) if model is not None]
@@ -199,11 +209,12 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
         output: dict[str, Any] = super()._generate_and_score_completions(self._shown(inputs))
         self._noted = None
         output["encoded"] = self._rows
+        vllm.check_agreement(self._metrics[self._mode])
         self._log_media(self._mode)
         return output
 
     def _shown(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        records = [self.records[row["record_id"]] for row in inputs]
+        self._shown_records = records = [self.records[row["record_id"]] for row in inputs]
         rows = self._read([*records, *self._shuffled(records[:: self.num_generations])])
         self._rows = rows[: len(inputs)]
         if self.needs_shuffled:
@@ -235,13 +246,30 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
-    ) -> tuple[list[list[int]], None]:
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
         if (settled := self._settled_ids()) is not None:
             return settled, None
         group_heads = self._rows[::num_generations]
         if any(row is not group_heads[index // num_generations] for index, row in enumerate(self._rows)):
             raise RuntimeError(f"the rows of a group of {num_generations} do not stand together")
-        return self._sample(group_heads, num_generations), None
+        if not self.use_vllm:
+            return self._sample(group_heads, num_generations), None
+        self._noted = None
+        asked = [[request] for request in self._requests(num_generations) for _ in range(num_generations)]
+        drawn: tuple[list[list[int]], list[list[float]]] = super()._generate_single_turn(prompt_ids, asked, {}, num_generations)
+        return drawn
+
+    def _requests(self, num_generations: int) -> list[requests.Request]:
+        """What vLLM is asked for each group."""
+        made = []
+        for row, record in zip(self._rows[::num_generations], self._shown_records[::num_generations], strict=True):
+            where = record.source or record.id
+            if self.vllm_generation.mode == "server":
+                encode = partial(vllm.encoded_by_vllm, merge=self.encoder.processor.image_processor.merge_size)
+                made.append(requests.served(row, self.encoder, where, encode))
+            else:
+                made.append(requests.colocated(row, self.encoder.clips_of(record), self.encoder, where))
+        return made
 
     def _sample(self, heads: Sequence[Encoded], num_generations: int) -> list[list[int]]:
         """Token ids of completions, group after group, each cut behind its end token."""

@@ -48,6 +48,7 @@ def check_settings(recipe: Recipe) -> None:
         elif isinstance(stage, GrpoStage):
             grpo.config(stage, recipe, out, rows_known_later, recipe.seed)
             grpo.rewards_of(stage)
+            grpo.check_rollout(stage)
 
 
 def read(recipe: Recipe) -> Rows:
@@ -64,6 +65,7 @@ def read(recipe: Recipe) -> Rows:
                 check_demonstrations(records)
             elif isinstance(stage, GrpoStage):
                 grpo.check_refills(stage, pools)
+                grpo.check_drawn(stage, records)
             else:
                 head.check(stage, records)
                 if stage.evaluation is not None:

@@ -11,10 +11,12 @@ from trl import GRPOConfig
 
 from omnistage.data.errors import RecipeError
 from omnistage.data.records import Record
-from omnistage.rewards import registry, rollouts
+from omnistage.rewards import base, registry, rollouts
 from omnistage.rl.encoding import Encoder
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
+from omnistage.rl.vllm_rollout import requirements
+from omnistage.rl.vllm_rollout.generation import Settings
 from omnistage.stages import presentation, training
 from omnistage.stages.recipe.batching import batching
 from omnistage.stages.recipe.schema import GrpoStage, Recipe
@@ -67,6 +69,44 @@ def check_refills(stage: GrpoStage, pools: Sequence[Pool]) -> None:
         )
 
 
+def check_rollout(stage: GrpoStage) -> None:
+    """Raises `InputError` when vLLM is to draw and is not there, or a reward asks for completions of other prompts."""
+    if stage.rollout.engine != "vllm":
+        return
+    where = f"stages.{stage.name}.rollout.engine"
+    for reward in rewards_of(stage):
+        if "shuffled" in base.about(reward).needs:
+            raise RecipeError(f"{where} is 'vllm' and reward {reward.__name__!r} needs completions of shuffled clips; allowed here: policy")
+    requirements.check(where)
+
+
+def check_drawn(stage: GrpoStage, records: Sequence[Record]) -> None:
+    """Raises `RecipeError` for a record that vLLM cannot be asked: a video that is heard."""
+    for record in records if stage.rollout.engine == "vllm" else ():
+        if any(ref.kind == "video" and ref.sound is not None for ref in record.media):
+            told = "vLLM reads interleaved video and sound at other positions; allowed: rollout.engine policy"
+            raise RecipeError(f"{record.source}: the video is heard and stages.{stage.name}.rollout.engine is 'vllm'; {told}")
+
+
+def vllm_settings(stage: GrpoStage) -> Settings | None:
+    """How vLLM draws, None where the policy does."""
+    given = stage.rollout
+    if given.engine != "vllm":
+        return None
+    return Settings(
+        mode=given.mode,
+        gpu_memory=given.gpu_memory,
+        tensor_parallel=given.tensor_parallel,
+        max_model_length=given.max_model_length,
+        sleep=given.sleep,
+        base_url=given.server_url,
+        host=given.server_host,
+        port=given.server_port,
+        group_port=given.group_port,
+        timeout_s=given.timeout_s,
+    )
+
+
 def reference_folder(stage: GrpoStage, start: training.Start) -> str | None:
     """Folder of the KL reference, None without one."""
     if stage.reference == "none":
@@ -90,6 +130,7 @@ def run(
         reference=reference_folder(stage, start),
         shared_prefix=stage.shared_prefix,
         refill_rounds=stage.dynamic_sampling.rounds if stage.dynamic_sampling else 0,
+        vllm_settings=vllm_settings(stage),
         recorder=partial(rollouts.write, out / "rollouts") if stage.keep_rollouts else None,
         peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage)),

@@ -81,7 +81,17 @@ OWNED_BY_GRPO = {
     "num_iterations": "iterations",
     "multi_objective_aggregation": "aggregation",
     "reward_weights": "rewards[].weight",
-    "use_vllm": "nothing (completions are drawn by the policy itself)",
+    "use_vllm": "rollout.engine",
+    "vllm_mode": "rollout.mode",
+    "vllm_gpu_memory_utilization": "rollout.gpu_memory",
+    "vllm_tensor_parallel_size": "rollout.tensor_parallel",
+    "vllm_max_model_length": "rollout.max_model_length",
+    "vllm_enable_sleep_mode": "rollout.sleep",
+    "vllm_server_base_url": "rollout.server_url",
+    "vllm_server_host": "rollout.server_host",
+    "vllm_server_port": "rollout.server_port",
+    "vllm_group_port": "rollout.group_port",
+    "vllm_server_timeout": "rollout.timeout_s",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from trl import GRPOTrainer, SFTTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import utils
 
 LOGPS = (
@@ -29,6 +30,20 @@ METHODS = {
     "_compute_loss": "self model inputs",
     "_get_train_sampler": "self dataset=None",
     "log": "self logs start_time=None",
+}
+GENERATION = {
+    "generate": "self prompts images num_generations profiler=None",
+    "sync_weights": "self",
+    "_init_vllm": "self",
+    "_iter_named_params": "self",
+    "_fix_param_name_to_vllm": "self name extra_prefixes=None",
+    "_place_features": "self features prompt_ids",
+    "__init__": (
+        "self model accelerator processing_class mode='colocate' structured_outputs_regex=None server_base_url=None server_host='0.0.0.0' "
+        "server_port=8000 server_timeout=240.0 group_port=51216 tensor_parallel_size=1 gpu_memory_utilization=0.9 max_model_length=None "
+        "max_num_seqs=None enable_sleep_mode=False model_impl='auto' trust_remote_code=False repetition_penalty=1.0 temperature=1.0 "
+        "top_p=1.0 top_k=0 min_p=0.0 max_completion_length=16 logprobs=0 generation_kwargs=None"
+    ),
 }
 FUNCTIONS = {
     "add_fused_lm_head": "model temperature=1.0 cast_lm_head_to_fp32=False outputs=('log_probs',)",
@@ -58,6 +73,28 @@ def test_method_of_the_trainer(name: str) -> None:
 
 def test_method_of_the_supervised_trainer() -> None:
     _expect(SFTTrainer, "get_batch_samples", "self epoch_iterator num_batches device")
+
+
+@pytest.mark.parametrize("name", GENERATION)
+def test_method_of_its_generation_with_vllm(name: str) -> None:
+    _expect(VLLMGeneration, name, GENERATION[name])
+
+
+def test_what_is_drawn_by_vllm_is_called_as_the_overrides_expect_it() -> None:
+    """A request travels as a prompt's only image, and takes TRL's place for it behind each of these calls."""
+    here = inspect.getsource(VLLMGeneration.generate)
+    for line in (
+        'row["multi_modal_data"] = {"image": img_list if len(img_list) > 1 else img_list[0]}',
+        "self.llm.generate(vllm_prompts, sampling_params=sampling_params, use_tqdm=False)",
+        "self.vllm_client.image_features(all_images[::num_generations])",
+    ):
+        assert line in here, f"trl {version('trl')}: VLLMGeneration.generate no longer says {line}"
+    made = inspect.getsource(VLLMGeneration._init_vllm)
+    for line in ("model=model.name_or_path,", "self.llm = LLM("):
+        assert line in made, f"trl {version('trl')}: VLLMGeneration._init_vllm no longer says {line}"
+    turn = inspect.getsource(GRPOTrainer._generate_single_turn)
+    for line in ("if self.state.global_step != self._last_loaded_step:", "self.vllm_generation.sync_weights()", "images=images,"):
+        assert line in turn, f"trl {version('trl')}: GRPOTrainer._generate_single_turn no longer says {line}"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.recipe.batching import batching
+from omnistage.stages.recipe.reward_use import RewardUse
 from omnistage.stages.recipe.schema import (
     TOWERS_AND_LANGUAGE,
     EvaluateStage,
@@ -18,7 +19,6 @@ from omnistage.stages.recipe.schema import (
     HeadStage,
     Measurement,
     Recipe,
-    RewardUse,
     SftStage,
     Training,
 )

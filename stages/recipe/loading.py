@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from omnistage.data.errors import RecipeError, unknown_name
 from omnistage.stages.recipe.describe import describe, launch_command
 from omnistage.stages.recipe.model import Lora, Model, Tiny
+from omnistage.stages.recipe.reward_use import RewardUse
 from omnistage.stages.recipe.schema import (
     EvaluateStage,
     Evaluation,
@@ -23,7 +24,6 @@ from omnistage.stages.recipe.schema import (
     HeadStage,
     Measurement,
     Recipe,
-    RewardUse,
     SftStage,
     Stage,
     Training,

@@ -12,11 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from omnistage.data.errors import unknown_name
-from omnistage.data.records import AnswerKind, Modality
-from omnistage.data.section import Count, CountOrZero, Number, NumberOrZero, Positive, Section, Text
-from omnistage.rewards import registry
-from omnistage.rewards.base import Segment
-from omnistage.rewards.calls import OnError
+from omnistage.data.records import Modality
+from omnistage.data.section import Count, CountOrZero, NumberOrZero, Positive, Section, Text
 from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.recipe.choices import (
     Aggregation,
@@ -32,6 +29,10 @@ from omnistage.stages.recipe.gate import FIGURE, Gate, Place
 from omnistage.stages.recipe.gate import check as check_gate
 from omnistage.stages.recipe.keeping import Keep
 from omnistage.stages.recipe.model import LANGUAGE_ATTENTION, Lora, Model
+from omnistage.stages.recipe.reward_use import RewardUse
+from omnistage.stages.recipe.rollout import Rollout
+from omnistage.stages.recipe.rollout import check_launch as check_rollout_launch
+from omnistage.stages.recipe.rollout import check_stage as check_rollout_stage
 from omnistage.stages.recipe.source import Source
 from omnistage.stages.recipe.surroundings import Launch, RunMedia, Synth
 
@@ -87,64 +88,6 @@ class Choice(HeldOut):
     figure: Text | None = Field(None, description=FIGURE)
     batch_size: Count = Field(64, description="prompts per forward pass")
     max_new_tokens: Count = Field(1024, description="longest answer, in tokens; an answer that is cut off is wrong")
-
-
-class Only(Section):
-    """Which rows a reward scores: those with one of the values in each column named; others count as not scored."""
-
-    modality: list[Modality] | None = Field(None, min_length=1, description="modalities")
-    task: list[Text] | None = Field(None, min_length=1, description="tasks, as the annotation file names them")
-    kind: list[AnswerKind] | None = Field(None, min_length=1, description="kinds of answer")
-
-    @field_validator("modality", "task", "kind", mode="before")
-    @classmethod
-    def one_is_a_list_of_one(cls, given: Any) -> Any:
-        return [given] if isinstance(given, str) else given
-
-    @model_validator(mode="after")
-    def something_is_named(self) -> Self:
-        if not self.columns():
-            raise ValueError("names no column; give modality, task or kind, or leave it out")
-        return self
-
-    def columns(self) -> dict[str, frozenset[str]]:
-        """The values allowed in each column that is named."""
-        named = {"modality": self.modality, "task": self.task, "kind": self.kind}
-        return {name: frozenset(map(str, values)) for name, values in named.items() if values is not None}
-
-
-class RewardUse(Section):
-    """One reward function of a stage."""
-
-    name: Text = Field(description="a known reward, package.module:function, or path/file.py:function")
-    weight: Number = Field(1.0, description="factor of its value in the sum")
-    config: dict[str, Any] = Field(default={}, description="the reward's own settings")
-    only: Only | None = Field(None, description="rows that it scores; null: all")
-    segment: Segment | None = Field(None, description="the part whose tokens its advantage reaches; null: as the reward says, else all")
-    on_error: OnError = Field("stop", description="stop: a failure ends the run; mask: the completions it fails on are not scored")
-    timeout_s: Positive | None = Field(None, description="a call that takes longer fails, as on_error says; null: no limit")
-    label: str | None = Field(None, pattern=r"^[\w.-]+$", description="name in the metrics; null: the reward's own")
-
-    @field_validator("name")
-    @classmethod
-    def name_is_known(cls, name: str) -> str:
-        """The user's own code is not run for this; the run loads it before the first stage."""
-        place, colon, function = name.rpartition(":")
-        if (colon and not (place and function)) or (not colon and name not in registry.known()):
-            own = "your own: package.module:function or path/file.py:function"
-            raise ValueError(f"{unknown_name('reward', name, registry.known())}; {own}")
-        return name
-
-    @model_validator(mode="after")
-    def built_in_takes_its_settings(self) -> Self:
-        if self.name in registry.BUILT_IN:
-            registry.check_settings(self.spec())
-        return self
-
-    def spec(self) -> registry.RewardSpec:
-        """The reward as the registry loads it."""
-        only = self.only.columns() if self.only else {}
-        return registry.RewardSpec(self.name, self.weight, self.config, only, self.on_error, self.label, self.segment, self.timeout_s)
 
 
 class Named(Section):
@@ -238,6 +181,7 @@ class GrpoStage(Training):
     aggregation: Aggregation = Field(
         "sum_then_normalize", description="several rewards: sum, then normalize in each group; or normalize each, then sum"
     )
+    rollout: Rollout = Field(default=Rollout(), description="what draws the completions: the policy, or vLLM")
     keep_rollouts: bool = Field(True, strict=True, description="record every completion with its rewards in the stage's folder")
     loss: Loss = Field("dapo", description="how token losses are averaged")
     scale_rewards: ScaleRewards = Field("group", description="which standard deviation divides the advantages")
@@ -299,6 +243,11 @@ class GrpoStage(Training):
         if None not in given and self.modality not in given:
             held = ", ".join(sorted({str(modality) for modality in given}))
             raise ValueError(f"modality is '{self.modality}' and its sources hold {held}; at least one must hold '{self.modality}'")
+        return self
+
+    @model_validator(mode="after")
+    def rollout_fits(self) -> Self:
+        check_rollout_stage(self)
         return self
 
     @property
@@ -423,6 +372,13 @@ class Recipe(Section):
                     total = f"{where}: prompts_per_step x num_generations"
                     divisor = stage.per_device_batch * processes
                     _must_divide(total, stage.completions_per_step, f"per_device_batch x {name}", divisor)
+        return self
+
+    @model_validator(mode="after")
+    def rollouts_can_be_launched(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, GrpoStage):
+                check_rollout_launch(f"stages[{index}] ({stage.name})", stage.rollout, self.launch.engine, self.launch.world)
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from omnistage.rl import policy
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.rewarded import Recorder
 from omnistage.rl.sampler import Pool
+from omnistage.rl.vllm_rollout.generation import Settings
 from world import World
 
 G = 2
@@ -35,6 +36,7 @@ def trainer_for(
     recorder: Recorder | None = None,
     shared_prefix: Any = "auto",
     adapter: LoraConfig | None = None,
+    vllm_settings: Settings | None = None,
     **settings: Any,
 ) -> Any:
     """One process on the CPU, two groups of two a step, one step; `settings` are those of TRL's config."""
@@ -65,4 +67,5 @@ def trainer_for(
         recorder=recorder,
         shared_prefix=shared_prefix,
         peft_config=adapter,
+        vllm_settings=vllm_settings,
     )
