@@ -37,7 +37,9 @@ class Rollout(Section):
 
     @model_validator(mode="after")
     def settings_are_of_the_engine(self) -> Self:
-        given = self.model_fields_set - {"engine"}
+        # A recipe that was written back names every field.
+        fields = type(self).model_fields
+        given = {name for name in fields if name != "engine" and getattr(self, name) != fields[name].default}
         if self.engine == "policy" and given:
             raise ValueError(
                 f"engine is 'policy' and {', '.join(sorted(given))} is given, which is vLLM's; take engine: vllm, or leave it out"

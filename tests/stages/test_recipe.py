@@ -408,6 +408,45 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
             "stages[1] (video): save_every is 3 and iterations is 2; save_every must be a multiple of iterations",
         ),
         (
+            ["stages.video.rollout={mode: server}"],
+            "stages[1] (video).rollout: engine is 'policy' and mode is given, which is vLLM's; take engine: vllm, or leave it out",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm, server_port: 9000}"],
+            "stages[1] (video).rollout: mode is 'colocate' and server_port is given, which the other mode takes",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm, mode: server, sleep: true}"],
+            "stages[1] (video).rollout: mode is 'server' and sleep is given, which the other mode takes",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm, mode: server, server_url: 'http://x', server_port: 9000}"],
+            "stages[1] (video).rollout: server_url is 'http://x' and server_host or server_port is given; give one of the two",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm}", "stages.video.dynamic_sampling={rounds: 1}"],
+            "stages[1] (video): rollout.engine is 'vllm' and dynamic_sampling is given; allowed: dynamic_sampling null, or rollout.engine "
+            "policy",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm}", "stages.video.data.1.modality=audio_video"],
+            "stages[1] (video): rollout.engine is 'vllm' and a modality is 'audio_video', whose interleaved tokens vLLM reads at other "
+            "positions; allowed: image, video, audio, text, or rollout.engine policy",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm}", "stages.video.trainer={vllm_importance_sampling_correction: false}"],
+            "stages[1] (video): rollout.engine is 'vllm' and trainer.vllm_importance_sampling_correction is not true, which it must be",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm}", "launch={engine: zero3, processes: 2}"],
+            "stages[1] (video): rollout.engine is 'vllm' and launch.engine is 'zero3'; weights spread over processes are not handed over "
+            "to vLLM yet; allowed: single, ddp, zero2",
+        ),
+        (
+            ["stages.video.rollout={engine: vllm, tensor_parallel: 2}"],
+            "stages[1] (video): rollout.tensor_parallel is 2, of which 1 processes are no multiple",
+        ),
+        (
             ["synth={path: x, cold_start: 1, train: 1, held_out: 1, wrong_answers: {text: 0.5}}"],
             "synth.wrong_answers: names 'text', which has no clips; allowed: video, audio, audio_video",
         ),
@@ -425,6 +464,9 @@ def test_rules_let_their_neighbours_through(good: Path) -> None:
     recipes.load(good, ["stages.video.iterations=2", "stages.video.save_every=4"])
     recipes.load(good, ["stages.video.modality=audio_video", "stages.video.data.0.modality=null"])
     recipes.load(good, ["media={min_pixels: 4, max_pixels: 4}"])
+    recipes.load(good, ["stages.video.rollout={engine: vllm, tensor_parallel: 2}", "launch={engine: ddp, processes: 4}"])
+    recipes.load(good, ["stages.video.rollout={engine: vllm, mode: server, server_url: 'http://127.0.0.1:8000'}"])
+    recipes.load(good, ["stages.video.rollout={engine: policy}", "stages.video.dynamic_sampling={rounds: 1}"])
     recipes.load(good, ["media={cache: {path: x, max_gb: 1}, feature_cache: {path: y, max_gb: 1}}"])
     recipes.load(good, ["launch={engine: ddp, processes: 2}", "stages.video.per_device_batch=32"])
     recipes.load(good, ["stages.video.per_device_batch=4"])
