@@ -60,6 +60,8 @@ class OmniVLLMGeneration(VLLMGeneration):  # type: ignore[misc]
     """`generate` takes a list with one `Request` where TRL's takes a prompt's images, and raises `OtherPromptError` when vLLM read other
     ids than `prompts`."""
 
+    llm: Any
+
     def _init_vllm(self) -> None:
         if self.mode == "server":
             super()._init_vllm()

@@ -5,8 +5,8 @@ frames and samples, and the settings of the processor that the encoder itself us
 placeholders itself, and what comes out is compared with the encoder's ids (`check_same`). A server could only decode a clip anew, at
 frames of its own choice, so that it gets the ids and the processed tensors themselves (`served`).
 
-Video and its sound interleaved are refused: vLLM (0.27 to 0.30) lays out the ids with a grid second of 1 s unless it is told another one,
-and counts positions from the bracket before the block, one off from the model's own, so that equal ids would be read at other positions.
+Video and its sound interleaved are refused: vLLM 0.30 gives the processor fewer placeholders than sounds, which transformers 5.23 takes for
+an error, and counts positions from the bracket before the block, so that equal ids would be read at other positions.
 """
 
 from __future__ import annotations
@@ -145,9 +145,10 @@ def processed(row: Encoded) -> dict[str, Tensor]:
 def token_counts(row: Encoded, merge: int) -> dict[Sense, list[int]]:
     """How many tokens each medium has in a prompt, by sense."""
     found: dict[Sense, list[int]] = {}
-    for sense, grid in (("image", row.still_grid), ("video", row.grid)):
-        if grid is not None:
-            found[sense] = (grid.prod(-1) // merge**2).tolist()
+    if row.still_grid is not None:
+        found["image"] = (row.still_grid.prod(-1) // merge**2).tolist()
+    if row.grid is not None:
+        found["video"] = (row.grid.prod(-1) // merge**2).tolist()
     if row.mels:
         # Two convolutions and a pooling by two.
         found["audio"] = [((mel.shape[1] - 1) // 2 + 1 - 2) // 2 + 1 for mel in row.mels]

@@ -24,11 +24,14 @@ from trl.generation import vllm_client, vllm_generation
 
 from omnistage.data.errors import InputError
 from omnistage.data.records import Record
+from omnistage.launch import doctor
 from omnistage.rl import policy
 from omnistage.rl.encoding import Encoded, Encoder
 from omnistage.rl.heads import carried
 from omnistage.rl.heads.spec import HeadSpec
 from omnistage.rl.vllm_rollout import generation, requests, requirements
+from omnistage.stages import checks, grpo
+from omnistage.stages.recipe import loading as recipes
 from trainers import trainer_for
 from world import World
 
@@ -108,12 +111,11 @@ def test_interleaved_sound_is_refused(world: World, encoder: Encoder) -> None:
     record = _records(world)["heard"]
     row = encoder(record)
     assert row.audio_in_video
-    for make in (
-        lambda: requests.colocated(row, encoder.clips_of(record), encoder, "a.json: row 1"),
-        lambda: requests.served(row, encoder, "a.json: row 1", _encode),
-    ):
-        with pytest.raises(InputError, match=r"a\.json: row 1: a video that is heard cannot be drawn with vLLM"):
-            make()
+    told = r"a\.json: row 1: a video that is heard cannot be drawn with vLLM"
+    with pytest.raises(InputError, match=told):
+        requests.colocated(row, encoder.clips_of(record), encoder, "a.json: row 1")
+    with pytest.raises(InputError, match=told):
+        requests.served(row, encoder, "a.json: row 1", _encode)
 
 
 def _encode(batch: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
@@ -320,6 +322,30 @@ def test_refills_and_uncorrected_ratios_are_refused(world: World, tmp_path: Path
         _trainer(world, tmp_path, world.records("video")[:4], vllm_importance_sampling_correction=False)
 
 
+def test_trls_start_of_the_engine_gets_a_whole_model_without_weights(
+    world: World, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: dict[str, Any] = {}
+
+    def start(**given: Any) -> Engine:
+        started.update(given, files={path.name for path in Path(given["model"]).iterdir()})
+        return Engine(encoder, [])
+
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(vllm_generation, "LLM", start, raising=False)
+    monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: True)
+    trainer = _trainer(world, tmp_path, world.records("video")[:4], adapter=LoraConfig(target_modules=r".*q_proj", r=2))
+    assert started["load_format"] == "dummy"
+    assert started["logprobs_mode"] == "processed_logprobs"
+    assert {"config.json", "tokenizer.json"} <= started["files"]
+    assert not any(name.endswith(".safetensors") for name in started["files"])
+    assert vllm_generation.LLM is start
+    assert policy.thinker_of(trainer.model).name_or_path == str(world.checkpoint)
+    assert isinstance(trainer.vllm_generation.llm, generation.AskingWithMedia)
+
+
 # What TRL's client sends.
 
 
@@ -404,6 +430,33 @@ def test_a_missing_or_unfit_vllm_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="torch sees no CUDA device"):
         requirements.check("stages.x.rollout.engine")
+
+
+def test_the_doctor_says_whether_vllm_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for version in (None, "0.26.0", "0.30.0"):
+        monkeypatch.setattr(requirements, "installed", lambda version=version: version)
+        (finding,) = doctor._vllm()
+        found.append((finding.level, finding.mend))
+    assert found == [("ok", None), ("note", requirements.INSTALL), ("ok", None)]
+
+
+def test_a_run_is_refused_before_anything_is_loaded(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewards = "rewards: [{name: accuracy}], rollout: {engine: vllm}"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"run_dir: {tmp_path}/run\nmodel: {{path: {world.checkpoint}}}\nstages:\n  - {{name: x, kind: grpo, modality: video, steps: 1, "
+        f"learning_rate: 1e-6, data: [{{path: {world.data}/train_audio_video.json, media_root: {world.data}}}], {rewards}}}\n"
+    )
+    recipe = recipes.load(path)
+    monkeypatch.setattr(requirements, "installed", lambda: None)
+    with pytest.raises(InputError, match=r"stages\.x\.rollout\.engine is 'vllm' and vLLM is not installed"):
+        checks.check_settings(recipe)
+    (stage,) = recipe.stages
+    assert isinstance(stage, recipes.GrpoStage)
+    with pytest.raises(InputError, match=r"train_audio_video\.json.*: the video is heard and stages\.x\.rollout\.engine is 'vllm'"):
+        grpo.check_drawn(stage, world.records("audio_video"))
+    grpo.check_drawn(stage, world.records("video"))
 
 
 def test_our_versions_are_some_of_trls() -> None:
