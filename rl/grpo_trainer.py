@@ -47,6 +47,7 @@ from omnistage.rewards import base
 from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, check_not_blind, positions_with_completions
 from omnistage.rl.feature_metrics import LogsFeatures
+from omnistage.rl.fully_sharded import ShardsFully, gathered
 from omnistage.rl.heads import carried
 from omnistage.rl.heads.predict import Reader
 from omnistage.rl.policy import accept_encoded_audio, active_adapters, forbidden_tokens, is_sharded, thinker_of, without_dropout
@@ -69,7 +70,7 @@ def rows_of(records: Sequence[Record], template: str, system: str | None) -> lis
     return [{"prompt": prompts.render(record, template, system)} | base.columns_of(record) for record in records]
 
 
-class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
+class OmniGRPOTrainer(ShardsFully, ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
     """TRL's trainer for a Qwen2.5-Omni thinker.
 
     `records` are the stage's rows, `pools` say which of them are drawn together and how often, `encoder` makes inputs of them. `reference`
@@ -282,6 +283,7 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
                 generation_kwargs=self.generation_kwargs,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
+            gathered(model),
             self.accelerator.autocast(),
             without_dropout(model),
         ):
@@ -328,6 +330,7 @@ class OmniGRPOTrainer(ResumesWhole, PreparesAhead, LogsFeatures, Refilling):
             unwrap_model_for_generation(
                 self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
             ) as model,
+            gathered(model),
             self.accelerator.autocast(),
             without_dropout(model),
         ):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
@@ -206,15 +207,26 @@ def frozen_parts(model: nn.Module) -> frozenset[Part]:
     return frozenset(part for part in PARTS if not any(p.requires_grad for _, p in parameters_of(thinker, part)))
 
 
+def tower_of(thinker: nn.Module, part: Part) -> nn.Module:
+    """The module of a tower, `vision` or `audio`."""
+    return thinker.get_submodule(PARTS[part][0].rstrip("."))
+
+
 def is_sharded(model: nn.Module) -> bool:
-    """Whether DeepSpeed's ZeRO-3 has spread the weights over the ranks, so that no rank holds a whole tensor between forwards."""
-    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    """Whether ZeRO-3 or FSDP2 has spread weights over the ranks, so that no rank holds all of these whole between forwards."""
+    return any(hasattr(parameter, "ds_id") or isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def is_sharded_fully(model: nn.Module) -> bool:
+    """Whether it is FSDP2 that has spread the weights."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """Inside, every rank holds the whole weights, also under ZeRO-3; what is changed there is lost for a sharded model."""
-    if not is_sharded(model):
+    """Inside, every rank holds the whole weights, also under ZeRO-3; what is changed there is lost for a sharded model. Under FSDP2 nothing
+    is gathered (`fully_sharded.gathered` does, and `whole_state`)."""
+    if not is_sharded(model) or is_sharded_fully(model):
         yield
         return
     import deepspeed

@@ -14,7 +14,7 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnistage.rl.heads import carried
-from omnistage.rl.policy import thinker_of, whole
+from omnistage.rl.policy import is_sharded_fully, thinker_of, whole
 
 
 class ResumesWhole:
@@ -30,7 +30,7 @@ class ResumesWhole:
         # Not those of the dictionary: beside adapters DeepSpeed collects what is trained alone, and an earlier stage's head is not.
         with whole(carried.all_of(thinker)):
             if self.args.should_save:
-                carried.write(thinker, output_dir or self.args.output_dir)
+                carried.write(thinker, output_dir or self.args.output_dir, state_dict if is_sharded_fully(thinker) else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = self.model if model is None else model

@@ -17,6 +17,7 @@ from omnistage.data.errors import RecordError
 from omnistage.data.records import Record
 from omnistage.rl.encoding import Encoded, Encoder, check_not_blind
 from omnistage.rl.feature_metrics import LogsFeatures
+from omnistage.rl.fully_sharded import ShardsFully
 from omnistage.rl.policy import thinker_of
 from omnistage.rl.prefetch import Prefetch, PreparesAhead
 from omnistage.rl.resume import ResumesWhole
@@ -72,7 +73,7 @@ class Collator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": positions, "encoded": rows}
 
 
-class OmniSFTTrainer(ResumesWhole, PreparesAhead, LogsFeatures, SFTTrainer):  # type: ignore[misc]
+class OmniSFTTrainer(ShardsFully, ResumesWhole, PreparesAhead, LogsFeatures, SFTTrainer):  # type: ignore[misc]
     """TRL's supervised trainer for a Qwen2.5-Omni thinker; `pools` say which rows are drawn together and how often."""
 
     def __init__(

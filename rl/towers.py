@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from omnistage.rl.encoding import Encoded, Sense
 from omnistage.rl.feature_cache import FeatureCache, FeatureMemory, key_of
-from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of
+from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of, tower_of
 
 TOWER: Mapping[Sense, Part] = {"image": "vision", "video": "vision", "audio": "audio"}
 RAW: Mapping[Sense, tuple[str, str]] = {
@@ -63,8 +63,9 @@ class Towers:
         self.thinker = thinker_of(model)
         self.cache = cache
         self.origins: Counter[Origin] = Counter()
-        kept = frozenset[Part]() if is_sharded(model) else frozen_parts(model)
-        self._hashes: dict[Part, str] = {p: fingerprint(model, p) for p in ("vision", "audio") if p in kept}
+        frozen = frozen_parts(model) & {"vision", "audio"}
+        kept = [part for part in sorted(frozen) if not is_sharded(tower_of(self.thinker, part))]
+        self._hashes: dict[Part, str] = {part: fingerprint(model, part) for part in kept}
 
     @property
     def frozen(self) -> frozenset[Part]:

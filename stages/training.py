@@ -34,7 +34,7 @@ from transformers import (
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from omnistage.data.errors import OmnistageError, RecipeError, unknown_name
-from omnistage.rl import policy
+from omnistage.rl import fully_sharded, policy
 from omnistage.rl.heads import carried
 from omnistage.rl.stale_gradients import NoStaleGradients
 from omnistage.stages import files, preemption, presentation
@@ -183,13 +183,16 @@ def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
 def load(stage: Training, recipe: Recipe, start: Start) -> PreTrainedModel:
     """The policy at the stage's start, with the parts frozen that the stage freezes."""
     keeps_copies = recipe.launch.engine in DEEPSPEED
-    return policy.load_for_training(
+    model = policy.load_for_training(
         start.model,
         recipe.freeze_of(stage),
         dtype=recipe.model.dtype,
         attention=recipe.model.attention,
         whole_weights=recipe.lora_of(stage) is None and not keeps_copies,
     )
+    if recipe.launch.engine == "fsdp2":
+        fully_sharded.ask_for(model)
+    return model
 
 
 def adapter(stage: Training, recipe: Recipe) -> LoraConfig | None:
@@ -364,7 +367,11 @@ def save_model(trainer: Trainer, folder: Path, processor: Qwen2_5OmniProcessor, 
     model = accelerator.unwrap_model(trainer.model)
     adapted = hasattr(model, "merge_and_unload")
     state = None
-    if policy.is_sharded(model) and not adapted:
+    if policy.is_sharded_fully(model):
+        # Each process merges its slices.
+        model = model.merge_and_unload() if adapted else model
+        state, adapted = fully_sharded.whole_state(model), False
+    elif policy.is_sharded(model) and not adapted:
         state = accelerator.get_state_dict(trainer.model_wrapped)
     with policy.whole(model) if adapted else nullcontext():
         if PartialState().is_main_process:
