@@ -166,18 +166,64 @@ def load_processor(path: str) -> Qwen2_5OmniProcessor:
     return processor
 
 
+# Mel frames, of which the tower makes two tokens.
+_LEAST_FRAMES = 8
+
+
 class HearsEncodedSound(Qwen2_5OmniThinkerModel):  # type: ignore[misc]
-    """A thinker's body that also takes sound which its frozen tower has already encoded.
+    """A thinker's body that also takes sound which its frozen tower has already encoded, and media that show nothing.
 
     transformers takes encoded pictures as `mm_encoder_outputs`, but has no such door for sound. A two-dimensional `input_features`
     ([tokens, hidden]; raw mel frames have three dimensions) passes through.
+
+    Where processes share weights or gradients, each must run a tower that any of them runs, also when its own clips have nothing for it
+    (`nothing_seen`, `nothing_heard`): else they wait for each other for ever.
     """
 
-    def get_audio_features(self, input_features: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Features of mel frames [sounds, bins, frames], or what is already encoded [tokens, hidden]."""
+    def get_audio_features(self, input_features: torch.Tensor, feature_attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Features of mel frames [sounds, bins, frames], or what is already encoded [tokens, hidden]; none, with their graph, of frames
+        that are all masked."""
         if input_features.dim() == 2:
             return BaseModelOutputWithPooling(last_hidden_state=input_features)
-        return super().get_audio_features(input_features, *args, **kwargs)
+        if feature_attention_mask is None or feature_attention_mask.any():
+            return super().get_audio_features(input_features, feature_attention_mask, *args, **kwargs)
+        made = super().get_audio_features(input_features, torch.ones_like(feature_attention_mask), *args, **kwargs)
+        made.last_hidden_state = made.last_hidden_state[:0]
+        return made
+
+    def get_image_features(self, pixel_values: torch.Tensor, image_grid_thw: Any = None, **kwargs: Any) -> Any:
+        """Features of patches; none, with their graph, of a grid of nothing."""
+        if image_grid_thw is None or image_grid_thw.any():
+            return super().get_image_features(pixel_values, image_grid_thw, **kwargs)
+        return _nothing_of(super().get_image_features(pixel_values, self._least_grid(image_grid_thw), **kwargs))
+
+    def get_video_features(self, pixel_values_videos: torch.Tensor, video_grid_thw: Any = None, **kwargs: Any) -> Any:
+        """As `get_image_features`."""
+        if video_grid_thw is None or video_grid_thw.any():
+            return super().get_video_features(pixel_values_videos, video_grid_thw, **kwargs)
+        return _nothing_of(super().get_video_features(pixel_values_videos, self._least_grid(video_grid_thw), **kwargs))
+
+    def _least_grid(self, like: torch.Tensor) -> torch.Tensor:
+        side = int(self.visual.spatial_merge_size)
+        return torch.tensor([[1, side, side]], device=like.device)
+
+
+def _nothing_of(made: Any) -> Any:
+    made.pooler_output = [made.pooler_output[0][:0]]
+    return made
+
+
+def nothing_seen(body: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches and a grid of which a thinker's body makes no features, though its tower runs."""
+    config = body.config.vision_config
+    size = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    return torch.zeros(int(body.visual.spatial_merge_size) ** 2, size, device=device), torch.zeros(1, 3, dtype=torch.long, device=device)
+
+
+def nothing_heard(body: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mel frames and a mask of which a thinker's body makes no features, though its tower runs."""
+    bins = body.config.audio_config.num_mel_bins
+    return torch.zeros(1, bins, _LEAST_FRAMES, device=device), torch.zeros(1, _LEAST_FRAMES, dtype=torch.long, device=device)
 
 
 def accept_encoded_audio(model: Qwen2_5OmniThinkerForConditionalGeneration) -> None:

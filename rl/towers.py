@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from omnistage.rl.encoding import Encoded, Sense
 from omnistage.rl.feature_cache import FeatureCache, FeatureMemory, key_of
-from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, thinker_of, tower_of
+from omnistage.rl.policy import Part, fingerprint, frozen_parts, is_sharded, nothing_heard, nothing_seen, thinker_of, tower_of
 
 TOWER: Mapping[Sense, Part] = {"image": "vision", "video": "vision", "audio": "audio"}
 RAW: Mapping[Sense, tuple[str, str]] = {
@@ -54,7 +55,8 @@ class Towers:
     Features are kept with the prompt under the hash of the tower's weights, so rollout, old, reference and policy passes, later epochs and
     later stages with the same frozen tower share one encoding; with a `cache` they are kept on disk, too, for other ranks and runs, and for
     prompts that memory has let go. Under ZeRO-3 a tower's weights are spread over the ranks, and every rank must run it as often as the
-    others do, whatever it has kept: there all towers get raw media.
+    others do, whatever it has kept: there all towers get raw media. So it is with a tower that is trained, whose gradients the ranks share;
+    one whose clips have nothing for it is given media that show nothing.
 
     `origins` counts where features came from, one for each row and sense that a pass asked for.
     """
@@ -87,8 +89,25 @@ class Towers:
             out["input_features"] = torch.cat(sounds)
         if len(self._hashes) < 2:
             trained = raw_media(rows, device)
+            trained |= self._for_company(trained, device)
             names = [name for sense in RAW if TOWER[sense] not in self._hashes for name in RAW[sense]]
             out |= {name: trained[name] for name in names if name in trained}
+        return out
+
+    def _for_company(self, media: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+        """Media that show nothing, for each sense that another process has media for in this pass and this one (with `media`) has not."""
+        parts = {part for part in ("vision", "audio") if part not in self._hashes}
+        bound = torch.is_grad_enabled() or any(is_sharded(tower_of(self.thinker, part)) for part in parts)
+        if not bound or not dist.is_initialized() or dist.get_world_size() == 1:
+            return {}
+        senses = [sense for sense in RAW if TOWER[sense] in parts]
+        used = torch.tensor([float(RAW[sense][0] in media) for sense in senses], device=device)
+        dist.all_reduce(used, dist.ReduceOp.MAX)
+        out: dict[str, Any] = {}
+        for sense, by_any in zip(senses, used.tolist(), strict=True):
+            if by_any and RAW[sense][0] not in media:
+                nothing = nothing_heard if sense == "audio" else nothing_seen
+                out |= dict(zip(RAW[sense], nothing(self.thinker.model, device), strict=True))
         return out
 
     def _features(self, rows: Sequence[Encoded], sense: Sense, device: torch.device) -> list[Tensor]:

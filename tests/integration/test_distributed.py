@@ -1,4 +1,4 @@
-"""Two processes over gloo do what one process does, for each modality."""
+"""Two processes over gloo do what one process does: replaced groups, heads, and the command itself (`test_engines` has the rest)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from world import World
 HELPERS = Path(__file__).parents[1] / "helpers"
 
 
-def scripted(world: World, out: Path, processes: int, name: str = "scripted_ddp.py") -> dict[str, dict[str, Any]]:
+def scripted(world: World, out: Path, processes: int, name: str) -> dict[str, dict[str, Any]]:
     script = [str(HELPERS / name), str(world.data), str(world.checkpoint), str(out)]
     launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     path = os.pathsep.join(filter(None, [str(HELPERS), os.environ.get("PYTHONPATH")]))
@@ -29,25 +29,6 @@ def scripted(world: World, out: Path, processes: int, name: str = "scripted_ddp.
     found = json.loads(out.read_text())
     assert found.pop("processes") == processes
     return dict(found)
-
-
-def test_two_processes_agree_with_one(world: World, tmp_path: Path) -> None:
-    """Same rewards, same gradient norms and the same weights after two optimizer steps, on video, audio, and both."""
-    one = scripted(world, tmp_path / "one", 1)
-    two = scripted(world, tmp_path / "two", 2)
-    assert list(one) == ["video", "audio", "audio_video"]
-    for modality, logged in one.items():
-        assert logged["reward_std"][0] > 0
-        assert logged["grad_norm"][0] > 0
-        # Four prompts a step, each read by the one process that needs it.
-        assert two[modality]["decoded"] == logged["decoded"] == [4, 4]
-        assert (logged["decoded_by"], two[modality]["decoded_by"]) == ([8], [4, 4])
-        for key in ("reward", "grad_norm", "loss"):
-            assert two[modality][key] == pytest.approx(logged[key], rel=1e-4, abs=1e-6), (modality, key)
-        mine = torch.load(tmp_path / f"one-{modality}.pt", weights_only=True)
-        theirs = torch.load(tmp_path / f"two-{modality}.pt", weights_only=True)
-        worst = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
-        assert worst <= 1e-4, modality
 
 
 def test_two_processes_replace_the_groups_that_one_does(world: World, tmp_path: Path) -> None:
