@@ -33,6 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return as_rank(work)
 
 
+def open_deepspeed(*, gpu: bool) -> None:
+    """Open the process group through DeepSpeed: ZeRO-3 spreads a model while it is built, before the first trainer would open the group."""
+    if not gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    if not gpu:
+        # Processes on a CPU meet over gloo. Else DeepSpeed compiles a way of its own, which takes minutes and a compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
+
+
 def _work(arguments: argparse.Namespace) -> Path:
     from omnistage.stages.recipe.loading import Recipe, build
 
@@ -43,12 +55,7 @@ def _work(arguments: argparse.Namespace) -> Path:
 
     gpu = torch.cuda.is_available()
     if recipe.launch.engine in DEEPSPEED:
-        if not gpu:
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed
-
-        # ZeRO-3 spreads a model while it is built, which needs the process group before the first trainer would open it.
-        deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
+        open_deepspeed(gpu=gpu)
     # Left to itself, accelerate takes each CPU process for the only one.
     PartialState(cpu=not gpu)
 

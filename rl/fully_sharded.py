@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from omnistage.data.errors import InputError
 from omnistage.rl.heads import carried
-from omnistage.rl.policy import frozen_parts, tower_of, thinker_of
+from omnistage.rl.policy import frozen_parts, thinker_of, tower_of
 
 # By name: transformers has them in one file with much else.
 LAYERS = ("Qwen2_5OmniDecoderLayer", "Qwen2_5OmniVisionBlock", "Qwen2_5OmniAudioEncoderLayer")
@@ -174,9 +174,7 @@ class ShardsFully:
             raise InputError(f"{checkpoint}: has no {path.name}; a run under engine fsdp2 goes on with as many processes as it began with")
         state = torch.load(path, map_location="cpu", weights_only=True)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        state["state"] = {
-            at: {name: _as(value, parameters[at]) for name, value in kept.items()} for at, kept in state["state"].items()
-        }
+        state["state"] = {at: {name: _as(value, parameters[at]) for name, value in kept.items()} for at, kept in state["state"].items()}
         self.optimizer.load_state_dict(state)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 

@@ -43,6 +43,7 @@ from omnistage.stages.nonfinite import SkipNonFinite
 from omnistage.stages.preemption import SaveAndStop
 from omnistage.stages.presentation import Presentation
 from omnistage.stages.recipe.choices import DEEPSPEED
+from omnistage.stages.recipe.engines import deepspeed_settings
 from omnistage.stages.recipe.model import Model
 from omnistage.stages.recipe.schema import GrpoStage, Recipe, Training
 from omnistage.stages.recipe.surroundings import Launch
@@ -153,31 +154,9 @@ def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *,
         "save_total_limit": None,
         "dataloader_pin_memory": gpu,
         "ddp_find_unused_parameters": True if launch.engine == "ddp" else None,
-        "deepspeed": deepspeed_settings(launch),
+        "deepspeed": deepspeed_settings(launch.engine, gpu=gpu),
     }
     return settings | stage.trainer
-
-
-def deepspeed_settings(launch: Launch) -> dict[str, Any] | None:
-    """DeepSpeed's settings for the engine, None where DeepSpeed is not used."""
-    if launch.engine not in DEEPSPEED:
-        return None
-    sharding: dict[str, Any] = {"stage": 2, "overlap_comm": torch.cuda.is_available()}
-    if launch.engine != "zero2":
-        # Gathers whole tensors (in whatever type they have) for the model folder that the stage leaves.
-        sharding |= {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
-    if launch.engine == "zero3_offload":
-        kept = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-        sharding |= {"offload_optimizer": kept, "offload_param": kept}
-    return {
-        "zero_optimization": sharding,
-        "bf16": {"enabled": "auto"},
-        "fp16": {"enabled": "auto"},
-        "gradient_clipping": "auto",
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-    }
 
 
 def load(stage: Training, recipe: Recipe, start: Start) -> PreTrainedModel:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Trainer
 from trl import GRPOTrainer, SFTTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import utils
@@ -69,6 +70,17 @@ def _expect(owner: object, name: str, signature: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_method_of_the_trainer(name: str) -> None:
     _expect(GRPOTrainer, name, METHODS[name])
+
+
+def test_methods_of_transformers_that_sharding_overrides() -> None:
+    for name, signature in {
+        "_move_model_to_device": "self model device",
+        "_save": "self output_dir=None state_dict=None",
+        "_save_optimizer_and_scheduler": "self output_dir",
+        "_load_optimizer_and_scheduler": "self checkpoint",
+    }.items():
+        _expect(Trainer, name, signature)
+    assert "is_distributed_loading_by_transformers" in inspect.getsource(Trainer._prepare_for_training)
 
 
 def test_method_of_the_supervised_trainer() -> None:

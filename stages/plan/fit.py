@@ -21,7 +21,7 @@ from omnistage.stages.recipe.yaml_file import apply_override
 SAFE = 0.9
 MOST_REMEDIES = 3
 LORA = "{rank: 32, alpha: 64}"
-ENGINES: tuple[Engine, ...] = ("ddp", "zero2", "zero3", "zero3_offload")
+ENGINES: tuple[Engine, ...] = ("ddp", "fsdp2", "zero2", "zero3", "zero3_offload")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ N parameters, N_t of them trained (adapters and a head's included), W processes;
 residual stream (4 where weights are float32, else `e`), h hidden size, i intermediate size, k key and value heads x head size,
 V vocabulary, L layers. A term is what stays allocated at the peak of its phase; the peak is that of the largest phase.
 
-    weights      of each part 4 N where `single` or `ddp` train it whole, else e N; adapters 4 each (`zero3`: e)
+    weights      of each part 4 N where `single`, `ddp` or `fsdp2` train it whole, else e N; adapters 4 each (`zero3`: e)
     casts        e for each trained weight of linear layers that is float32 while e is 2: autocast keeps them until a forward ends
     reference    the weights once more, in the policy's type, with `beta` above 0 and no adapters
     gradients    4 N_t; `ddp` as much again, for its buckets are copies
     optimizer    8 N_t, two float32 moments of AdamW (from the second step on); DeepSpeed 12 N_t / W, with a float32 copy
     zero2        weights whole; gradients e N_t / W; two buckets of e min(N_t, 5e8); 4 N_t / W float32 gradients in its step
+    fsdp2        weights, gradients (4 N_t), moments and reference / W, but frozen towers whole; gathered weights e of the vocabulary's
+                 tables and of two layers of the language model; a layer's gradients e, and 4 of them as they are sent
     zero3        weights and reference / W; gathered weights e min(N, 1e9); gradients e N_t / W; a bucket; float32 gradients of at most
                  1e9 parameters at a time
     offload      bucket and gathered weights alone; weights, optimizer and gradients are in the CPU's memory of the machine
@@ -21,8 +23,9 @@ V vocabulary, L layers. A term is what stays allocated at the peak of its phase;
     KV cache     2 k L e a token: prompts once where they are shared (twice while they are laid out), else once a completion
     sampling     `SCORES` float32 arrays of rows x V
 
-`zero3` gathers all weights on each GPU for a rollout (TRL's `ds3_gather_for_generation`). Not counted: CUDA's context (about 0.5 GB),
-what the allocator cannot use for want of a whole block, communication buffers of NCCL, and features of frozen towers on their way.
+`zero3` and `fsdp2` gather all weights on each GPU for a rollout (`zero3`: TRL's `ds3_gather_for_generation`). Not counted: CUDA's context
+(about 0.5 GB), what the allocator cannot use for want of a whole block, communication buffers of NCCL, and features of frozen towers on
+their way.
 
 A layer saves for its backward, for each token:
 
@@ -41,7 +44,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from omnistage.stages.plan.sizes import Parameters
-from omnistage.stages.recipe.choices import DEEPSPEED, Engine
+from omnistage.stages.recipe.choices import DEEPSPEED, Engine, Part
 
 Phase = Literal["rollout", "backward", "optimizer"]
 # TRL's fused head (trl.kernels.chunked_logprob) and the columns that `rl.shared_prefix.forward` gives it.
@@ -53,6 +56,7 @@ SCORES = 6
 # DeepSpeed's defaults: `reduce_bucket_size`, `stage3_max_live_parameters`, `sub_group_size`.
 BUCKET, LIVE, SUB_GROUP = 5e8, 1e9, 1e9
 FLOAT32 = 4
+TOWERS: tuple[Part, ...] = ("vision", "audio")
 
 
 @dataclass(frozen=True)
@@ -156,15 +160,17 @@ def model_of(config: Any, parameters: Parameters) -> Model:
 
 def estimate(model: Model, setting: Setting, load: Load) -> Memory:
     """Bytes of one process by phase and part."""
-    held, gathered, on_cpu = _held(model.parameters, setting)
-    gradients, buckets, step = _gradients(model.parameters, setting)
-    casts = setting.compute * _linear(model.parameters) if _is_whole(setting) and setting.compute < FLOAT32 else 0
+    layer = (model.parameters.base["language"] - model.parameters.embeddings) / model.language.layers
+    held, gathered, on_cpu = _held(model.parameters, setting, layer)
+    gradients, buckets, step = _gradients(model.parameters, setting, layer)
+    casts = setting.compute * _linear(model.parameters) if _casts(setting) and setting.compute < FLOAT32 else 0
     forward, activations, workspace = _activations(model, setting, load)
     logits = _logits(model, setting, load)
     phases: dict[Phase, dict[str, float]] = {}
     if load.rows:
         cache, sampling = _rollout(model, setting, load)
-        every = setting.compute * model.parameters.total if gathered else 0
+        there = _kept_towers(model.parameters, setting) if setting.engine == "fsdp2" else 0.0
+        every = setting.compute * model.parameters.total - there if gathered else 0
         phases["rollout"] = held | {"gathered weights": every, "casts": casts, "KV cache": cache, "sampling": sampling, "buckets": buckets}
     # As a pass goes back through the layers its activations go and gradients come, unless an earlier pass has left them there. Casts end
     # with the forward where layers are computed again.
@@ -172,7 +178,7 @@ def estimate(model: Model, setting: Setting, load: Load) -> Memory:
     start = {"activations": activations, "workspace": workspace, "logits": logits, "gradients": gradients if (load.passes > 1) else 0.0}
     end = {"activations": activations / model.language.layers, "workspace": workspace, "logits": 0.0, "gradients": gradients}
     made = {"activations": forward, "workspace": workspace, "logits": 0.0, "gradients": gradients if (load.passes > 1) else 0.0}
-    start["logits"] += of_head if not (load.passes > 1) or setting.engine in DEEPSPEED else 0
+    start["logits"] += of_head if not (load.passes > 1) or not _casts(setting) else 0
     with_casts = [made | {"casts": float(casts)}, start | {"casts": 0.0}] if setting.checkpointing else [start | {"casts": float(casts)}]
     worst = max([*with_casts, end | {"casts": 0.0}], key=lambda parts: sum(parts.values()))
     phases["backward"] = held | worst | {"gathered weights": gathered, "buckets": buckets}
@@ -185,6 +191,11 @@ def _is_whole(setting: Setting) -> bool:
     return setting.engine not in DEEPSPEED
 
 
+def _casts(setting: Setting) -> bool:
+    """Whether a pass meets float32 weights and casts them; FSDP2 gathers them cast, DeepSpeed holds them so."""
+    return _is_whole(setting) and setting.engine != "fsdp2"
+
+
 def _weights(parameters: Parameters, setting: Setting) -> float:
     """Bytes of all weights, in one piece."""
     total = sum(
@@ -194,13 +205,15 @@ def _weights(parameters: Parameters, setting: Setting) -> float:
     return float(total + own * (parameters.adapters + parameters.head))
 
 
-def _held(parameters: Parameters, setting: Setting) -> tuple[dict[str, float], float, float]:
+def _held(parameters: Parameters, setting: Setting, layer: float) -> tuple[dict[str, float], float, float]:
     """What stays from step to step; weights that are gathered for a layer at a time; bytes on the CPU of a machine."""
     weights, sharded, offload = _weights(parameters, setting), setting.engine.startswith("zero3"), setting.engine == "zero3_offload"
     reference = weights if setting.reference and not parameters.adapters else 0.0
     moments = 2.0 * FLOAT32 * parameters.learned
     if setting.engine in DEEPSPEED:
         moments = (moments + FLOAT32 * parameters.learned) / setting.world
+    if setting.engine == "fsdp2":
+        return _of_fsdp2(parameters, setting, layer, weights, reference)
     if sharded:
         weights, reference = weights / setting.world, reference / setting.world
     gathered = setting.compute * min(parameters.total, LIVE) if sharded else 0.0
@@ -214,10 +227,33 @@ def _held(parameters: Parameters, setting: Setting) -> tuple[dict[str, float], f
     return {"weights": weights, "reference": reference, "optimizer": moments}, gathered, 0.0
 
 
-def _gradients(parameters: Parameters, setting: Setting) -> tuple[float, float, float]:
+def _kept_towers(parameters: Parameters, setting: Setting) -> float:
+    """Bytes of frozen towers, which FSDP2 leaves whole."""
+    return float(sum(setting.compute * parameters.base[part] for part in TOWERS if not parameters.trained[part]))
+
+
+def _of_fsdp2(
+    parameters: Parameters, setting: Setting, layer: float, weights: float, reference: float
+) -> tuple[dict[str, float], float, float]:
+    """As `_held`."""
+    whole = _kept_towers(parameters, setting)
+    # The reference is frozen, both of its towers too.
+    of_reference = float(sum(setting.compute * parameters.base[part] for part in TOWERS)) if reference else 0.0
+    moments = 2.0 * FLOAT32 * parameters.learned / setting.world
+    held = {
+        "weights": whole + (weights - whole) / setting.world,
+        "reference": of_reference + max(reference - of_reference, 0.0) / setting.world,
+        "optimizer": moments,
+    }
+    return held, float(setting.compute * (parameters.embeddings + parameters.head + 2 * layer)), 0.0
+
+
+def _gradients(parameters: Parameters, setting: Setting, layer: float) -> tuple[float, float, float]:
     """Gradients, buckets in which they are sent, and float32 gradients in the optimizer's step."""
     learned, shared = parameters.learned, parameters.learned / setting.world
     bucket = setting.compute * min(learned, BUCKET)
+    if setting.engine == "fsdp2":
+        return FLOAT32 * shared, (setting.compute + FLOAT32) * min(layer, learned), 0.0
     if setting.engine == "zero2":
         return setting.compute * shared, 2 * bucket, FLOAT32 * shared
     if setting.engine == "zero3":
@@ -236,7 +272,7 @@ def _linear(parameters: Parameters) -> int:
 def layer_bytes(size: Dimensions, setting: Setting, *, trained: bool, adapted: tuple[str, ...] = (), packed: bool = False) -> float:
     """Bytes that one layer saves for its backward, for each token."""
     e, h, i, k = setting.compute, size.hidden, size.intermediate, size.kept
-    residual = FLOAT32 if trained and _is_whole(setting) else e
+    residual = FLOAT32 if trained and _casts(setting) else e
     norms = 2 * FLOAT32 * h + (2 * residual * h if trained else 0)
 
     def inputs(names: tuple[str, ...], width: int) -> float:
@@ -263,7 +299,7 @@ def _activations(model: Model, setting: Setting, load: Load) -> tuple[float, flo
     )
     saved, one_layer, inputs, workspace = 0.0, 0.0, 0.0, 0.0
     for size, tokens, trained, adapted in parts:
-        residual = FLOAT32 if trained and _is_whole(setting) else setting.compute
+        residual = FLOAT32 if trained and _casts(setting) else setting.compute
         packed = load.packed and size is model.language
         layer = tokens * layer_bytes(size, setting, trained=trained, adapted=adapted, packed=packed)
         if size is model.language:

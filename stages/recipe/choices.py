@@ -12,6 +12,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Part = Literal["vision", "audio", "language"]
 Engine = Literal["single", "ddp", "fsdp2", "zero2", "zero3", "zero3_offload"]
 DEEPSPEED: frozenset[str] = frozenset({"zero2", "zero3", "zero3_offload"})
+# Engines under which no process holds a whole tensor.
+SHARDED: frozenset[str] = frozenset({"fsdp2", "zero3", "zero3_offload"})
 Reference = Literal["none", "stage_start", "base"]
 Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo"]
 ScaleRewards = Literal["group", "batch", "none"]

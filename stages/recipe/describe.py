@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.recipe.batching import batching
+from omnistage.stages.recipe.engines import deepspeed_settings
 from omnistage.stages.recipe.reward_use import RewardUse
 from omnistage.stages.recipe.schema import (
     TOWERS_AND_LANGUAGE,
@@ -44,6 +46,9 @@ def describe(recipe: Recipe) -> str:
     launch = recipe.launch
     on = f", on each of {launch.nodes} nodes" if launch.nodes > 1 else ""
     lines.append(f"launch    engine {launch.engine}, processes {launch.processes}{on}: {_launch(recipe)}")
+    settings = deepspeed_settings(launch.engine, gpu=True)
+    if settings is not None:
+        lines.append(f"          DeepSpeed on GPUs: {json.dumps(settings)}")
     if recipe.evaluation is not None:
         when = "before the first stage and after every training stage" if recipe.evaluation.before else "after every training stage"
         lines += [f"evaluate  {when}", *_measurement(recipe.evaluation)]

@@ -16,6 +16,7 @@ from omnistage.data.records import Modality
 from omnistage.data.section import Count, CountOrZero, NumberOrZero, Positive, Section, Text
 from omnistage.rl.heads.spec import HeadSpec
 from omnistage.stages.recipe.choices import (
+    SHARDED,
     Aggregation,
     Control,
     Loss,
@@ -356,7 +357,13 @@ class Recipe(Section):
             if isinstance(stage, Training) and stage.choose is not None and self.launch.engine == "zero3":
                 where = f"stages[{index}] ({stage.name})"
                 told = "its checkpoints are spread over the ranks and load as no model"
-                raise ValueError(f"{where}: choose is given and launch.engine is 'zero3'; {told}; allowed: single, ddp, zero2")
+                raise ValueError(f"{where}: choose is given and launch.engine is 'zero3'; {told}; allowed: single, ddp, fsdp2, zero2")
+        return self
+
+    @model_validator(mode="after")
+    def slices_are_not_scaled(self) -> Self:
+        if self.launch.engine == "fsdp2" and self.model.dtype == "float16":
+            raise ValueError("model.dtype is 'float16' and launch.engine is 'fsdp2'; dtype must be auto, bfloat16 or float32")
         return self
 
     @model_validator(mode="after")
@@ -425,8 +432,8 @@ class Recipe(Section):
             if not isinstance(stage, HeadStage):
                 continue
             where = f"stages[{index}] ({stage.name})"
-            if stage.head.token is not None and self.lora_of(stage) is not None and self.launch.engine in ("zero3", "zero3_offload"):
-                told = "peft cannot write a checkpoint of a token's rows; allowed: single, ddp, zero2"
+            if stage.head.token is not None and self.lora_of(stage) is not None and self.launch.engine in SHARDED:
+                told = "peft cannot save a token's rows from sharded weights; allowed: single, ddp, zero2"
                 raise ValueError(f"{where}: lora is given, the head is at a token and launch.engine is {self.launch.engine!r}; {told}")
             rows = stage.batch_size // (self.launch.world * int(stage.trainer.get("gradient_accumulation_steps", 1)))
             if rows < 2 and {term.name for term in stage.head.losses} <= {"correlation", "text"}:

@@ -95,7 +95,8 @@ class Launch(Section):
 
     engine: Engine = Field(
         "single",
-        description="single: one process; ddp: replicas; zero2, zero3: DeepSpeed's sharded optimizers; zero3_offload: in the CPU's memory",
+        description="single: one process; ddp: replicas; fsdp2: PyTorch's sharded weights and optimizer; zero2, zero3: DeepSpeed's; "
+        "zero3_offload: in the CPU's memory",
     )
     processes: Count = Field(1, description="processes on each machine, one per accelerator")
     nodes: Count = Field(1, description="machines; the same command is started on each of them (docs/clusters.md)")
@@ -109,9 +110,11 @@ class Launch(Section):
     @model_validator(mode="after")
     def single_is_one_process(self) -> Self:
         if self.engine == "single" and self.processes != 1:
-            raise ValueError(f"engine is 'single' and processes is {self.processes}; 'single' runs one process (or take ddp, zero2, zero3)")
+            raise ValueError(
+                f"engine is 'single' and processes is {self.processes}; 'single' runs one process (or take ddp, fsdp2, zero2, zero3)"
+            )
         if self.engine == "single" and self.nodes != 1:
-            raise ValueError(f"engine is 'single' and nodes is {self.nodes}; 'single' runs one process (or take ddp, zero2, zero3)")
+            raise ValueError(f"engine is 'single' and nodes is {self.nodes}; 'single' runs one process (or take ddp, fsdp2, zero2, zero3)")
         return self
 
     @property

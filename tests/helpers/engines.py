@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,22 +24,21 @@ from peft import LoraConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import GRPOConfig
 
-from omnistage.data.records import Record
+from omnistage.data.records import MediaRef, Record
 from omnistage.rl import fully_sharded, policy
 from omnistage.rl.grpo_trainer import OmniGRPOTrainer
-from omnistage.rl.sampler import Pool
-from omnistage.stages import training
+from omnistage.rl.sampler import Pool, StepSampler
 from omnistage.stages.recipe.choices import DEEPSPEED, Engine
-from omnistage.stages.recipe.surroundings import Launch
+from omnistage.stages.recipe.engines import deepspeed_settings
 from world import World
 
-PROMPTS, G, PROCESSES = 4, 2, 2
+PROMPTS, G, PROCESSES, SEED = 4, 2, 2, 5
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, on which records; `heard_once`: of all clips one alone is heard, so that in its step one process has sound and the
-    other has none."""
+    """What is trained, on which records; `heard_once`: in each step one clip alone is heard, so that one process has sound and the other
+    has none."""
 
     modality: str
     frozen: tuple[policy.Part, ...] = ()
@@ -84,13 +82,17 @@ def records_of(world: World, case: Case) -> list[Record]:
     records = world.records(case.modality)
     if not case.heard_once:
         return records
-    return [*records[:1], *(r.with_media(tuple(type(ref)(ref.kind, ref.path) for ref in r.media)) for r in records[1:])]
+    order = list(StepSampler([Pool(tuple(range(len(records))), 1.0)], prompts=PROMPTS, steps=2, seed=SEED))
+    heard = {order[0], order[PROMPTS]}
+    silent = [record.with_media(tuple(MediaRef(ref.kind, ref.path) for ref in record.media)) for record in records]
+    return [record if at in heard else silent[at] for at, record in enumerate(records)]
 
 
-def trained(world: World, case: Case, engine: Engine, out: Path) -> tuple[ScriptedTrainer, dict[str, Any]]:
-    """The trainer behind its steps, and what it logged."""
+def trained(world: World, plain: Any, case: Case, engine: Engine, out: Path) -> tuple[ScriptedTrainer, dict[str, Any]]:
+    """The trainer behind its steps, and what it logged; `plain` is a model of the world that no engine has touched."""
     processes = PartialState().num_processes
-    launch = Launch() if engine == "single" else Launch(engine=engine, processes=processes)
+    # While settings of ZeRO-3 live, every model that is built is spread, and the encoder builds one.
+    encoder = world.encoder(plain)
     args = GRPOConfig(
         str(out),
         per_device_train_batch_size=PROMPTS * G // processes,
@@ -107,10 +109,10 @@ def trained(world: World, case: Case, engine: Engine, out: Path) -> tuple[Script
         disable_tqdm=True,
         gradient_checkpointing=False,
         ddp_find_unused_parameters=True if engine == "ddp" else None,
-        deepspeed=training.deepspeed_settings(launch),
-        seed=5,
+        deepspeed=deepspeed_settings(engine, gpu=False),
+        seed=SEED,
     )
-    torch.manual_seed(5)
+    torch.manual_seed(SEED)
     model = world.model()
     policy.freeze(model, case.frozen)
     if engine == "fsdp2":
@@ -124,7 +126,7 @@ def trained(world: World, case: Case, engine: Engine, out: Path) -> tuple[Script
         args=args,
         records=records,
         pools=[Pool(tuple(range(len(records))), 1.0)],
-        encoder=world.encoder(model),
+        encoder=encoder,
         reference=str(world.checkpoint),
         peft_config=LoraConfig(r=4, target_modules=TARGETS, exclude_modules=excluded, task_type="CAUSAL_LM") if case.lora else None,
     )
@@ -147,9 +149,9 @@ def whole_state(trainer: ScriptedTrainer, engine: Engine) -> dict[str, torch.Ten
 def run(world: World, engine: Engine, out: Path, cases: Sequence[str]) -> dict[str, Any]:
     """What each case logs; its weights go to OUT/CASE.pt."""
     out.mkdir(exist_ok=True)
-    found = {}
+    found, plain = {}, world.model()
     for name in cases:
-        trainer, found[name] = trained(world, CASES[name], engine, out / name)
+        trainer, found[name] = trained(world, plain, CASES[name], engine, out / name)
         state = whole_state(trainer, engine)
         if PartialState().is_main_process:
             torch.save(state, out / f"{name}.pt")
@@ -162,10 +164,9 @@ def run(world: World, engine: Engine, out: Path, cases: Sequence[str]) -> dict[s
 def main(data: str, checkpoint: str, out: str, engine: Engine) -> None:
     torch.set_num_threads(1)
     if engine in DEEPSPEED:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed
+        from omnistage.launch.worker import open_deepspeed
 
-        deepspeed.init_distributed(dist_backend="gloo")
+        open_deepspeed(gpu=False)
     state = PartialState(cpu=True)
     found = run(World(Path(data), Path(checkpoint)), engine, Path(out), list(CASES))
     if state.is_main_process:

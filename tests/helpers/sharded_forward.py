@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.integrations import HfDeepSpeedConfig
 
+from omnistage.launch.worker import open_deepspeed
 from omnistage.rl.encoding import Encoded
 from omnistage.rl.shared_prefix import forward
 from omnistage.rl.shared_prefix.attention import Mode
@@ -141,7 +142,10 @@ ENGINES: dict[str, Callable[[Any], Wrapped]] = {
 
 def main(data: str, checkpoint: str, out: str, *engines: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    if "zero2" in engines:
+        open_deepspeed(gpu=False)
+    else:
+        dist.init_process_group("gloo")
     rank, world = dist.get_rank(), World(Path(data), Path(checkpoint))
     rows = rows_of(world, world.model(), rank)
     for engine in engines:

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO-2 and ZeRO-3 on two CPU processes do what plain data parallelism does, with frozen and with trained towers."""
+"""FSDP2 and DeepSpeed's ZeRO-2 and ZeRO-3 on two CPU processes do what plain data parallelism does in whole runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
     return dict(load_file(run / stage / "model" / "model.safetensors"))
 
 
-@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+@pytest.mark.parametrize("engine", ["fsdp2", "zero2", "zero3"])
 def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_path: Path) -> None:
     """The same rewards, and the same weights after each stage; then a stage that lost its model goes on from its last shards."""
     run = trained(tmp_path / engine, engine)
@@ -70,23 +70,27 @@ def test_shards_train_as_whole_models_do(engine: str, data_parallel: Path, tmp_p
     done = omnistage("run", "recipe.yaml", cwd=run.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     after = weights(run, STAGES[-1])
-    assert max(float((before[name] - after[name]).abs().max()) for name in before) <= 1e-6
+    # FSDP2 goes on bit for bit.
+    assert max(float((before[name] - after[name]).abs().max()) for name in before) <= (0 if engine == "fsdp2" else 1e-6)
 
 
-def test_adapters_are_merged_from_shards(tmp_path: Path) -> None:
-    """LoRA under ZeRO-3 leaves a plain folder; only the weights that have an adapter differ from the stage's start. No features are kept,
-    though the recipe names a folder for them. A head of an earlier stage is in every checkpoint, though nothing trains it."""
+@pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
+def test_adapters_are_merged_from_shards(engine: str, tmp_path: Path) -> None:
+    """LoRA leaves a plain folder; only the weights that have an adapter differ from the stage's start. Under ZeRO-3 no features are kept,
+    though the recipe names a folder for them; under FSDP2 frozen towers are whole. A head of an earlier stage is in every checkpoint,
+    though nothing trains it."""
     data = [source | {"format": f"{head_data.__file__}:scores"} for source in sources("train", "video")]
     head = {"name": "mos", "kind": "head", "head": head_data.SCORES, "data": data, "batch_size": 4, "learning_rate": 1e-3, "steps": 1}
     head |= {"freeze": ["vision", "audio", "language"]}
     stage = grpo("video", lora={"rank": 4}, beta=0.1, data=sources("train", "video"), steps=2, save_every=1)
-    launch = {"engine": "zero3", "processes": 2, "threads": 1, "restart": False}
+    launch = {"engine": engine, "processes": 2, "threads": 1, "restart": False}
     media = recipe()["media"] | {"feature_cache": {"path": "features", "max_gb": 1}}
     write(tmp_path / "recipe.yaml", recipe(stages=[head, stage], launch=launch, evaluation=None, media=media))
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert not [path for path in (tmp_path / "features" / "entries").rglob("*") if path.is_file()]
-    assert "features/encoded" not in files.read_lines(tmp_path / "run" / "02-video" / "metrics.jsonl")[0]
+    kept = [path for path in (tmp_path / "features" / "entries").rglob("*") if path.is_file()]
+    first = files.read_lines(tmp_path / "run" / "01-mos" / "metrics.jsonl")[0]
+    assert (bool(kept), "features/encoded" in first) == ((True, True) if engine == "fsdp2" else (False, False))
     before, after = weights(tmp_path / "run", "00-start"), weights(tmp_path / "run", "02-video")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}

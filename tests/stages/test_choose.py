@@ -156,5 +156,5 @@ def test_a_choice_needs_checkpoints_that_can_be_measured() -> None:
     assert fault(SFT | {"kind": "head", "head": head}) == told
     assert fault(SFT, launch={"engine": "zero3", "processes": 2}) == (
         "choose is given and launch.engine is 'zero3'; its checkpoints are spread over the ranks and load as no model; "
-        "allowed: single, ddp, zero2"
+        "allowed: single, ddp, fsdp2, zero2"
     )

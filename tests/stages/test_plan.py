@@ -101,6 +101,10 @@ def test_memory_of_each_engine_by_hand() -> None:
     assert whole["weights"] == 4 * 100 + 2 * 30, "what is trained is float32"
     ddp = memory.estimate(TOY, Setting("ddp", 4, 4), PASS).phases["optimizer"]
     assert (ddp["weights"], ddp["optimizer"], ddp["gradients"], ddp["buckets"]) == (460, 800, 400, 400)
+    fsdp2 = memory.estimate(TOY, Setting("fsdp2", 4, 4), PASS).phases["optimizer"]
+    assert (fsdp2["weights"], fsdp2["optimizer"], fsdp2["gradients"]) == (60 + 400 / 4, 200, 100), (
+        "30 parameters of frozen towers are whole"
+    )
     zero2 = memory.estimate(TOY, Setting("zero2", 4, 4), PASS).phases["optimizer"]
     assert (zero2["weights"], zero2["optimizer"], zero2["gradients"], zero2["buckets"]) == (260, 300, 50, 400)
     zero3 = memory.estimate(TOY, Setting("zero3", 4, 4, reference=True), PASS).phases

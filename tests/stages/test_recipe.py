@@ -14,6 +14,7 @@ from omnistage.data.errors import RecipeError
 from omnistage.data.records import Modality
 from omnistage.rewards import registry
 from omnistage.stages.recipe import loading as recipes
+from omnistage.stages.recipe.engines import deepspeed_settings
 from omnistage.stages.recipe.yaml_file import parse_yaml
 
 GOOD = """
@@ -128,8 +129,8 @@ def test_a_head_may_be_trained_alone(tmp_path: Path) -> None:
     [
         (
             ["stages.pose.lora={rank: 4}", "launch={engine: zero3, processes: 2}"],
-            "stages[0] (pose): lora is given, the head is at a token and launch.engine is 'zero3'; peft cannot write a checkpoint of a "
-            "token's rows; allowed: single, ddp, zero2",
+            "stages[0] (pose): lora is given, the head is at a token and launch.engine is 'zero3'; peft cannot save a token's rows "
+            "from sharded weights; allowed: single, ddp, zero2",
         ),
         (
             ["stages.pose.head.losses=[{name: correlation}]", "stages.pose.trainer={gradient_accumulation_steps: 8}"],
@@ -324,7 +325,10 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
             ["media={cache: {path: x, max_gb: 1}, feature_cache: {path: x, max_gb: 1}}"],
             "media: cache.path and feature_cache.path are both 'x'; each needs a folder of its own",
         ),
-        (["launch.processes=2"], "launch: engine is 'single' and processes is 2; 'single' runs one process (or take ddp, zero2, zero3)"),
+        (
+            ["launch.processes=2"],
+            "launch: engine is 'single' and processes is 2; 'single' runs one process (or take ddp, fsdp2, zero2, zero3)",
+        ),
         (["stages.video.steps=3"], "stages[1] (video): steps is 3 and epochs is 0.5; give exactly one (the other null)"),
         (["stages.video.epochs=null"], "stages[1] (video): has neither steps nor epochs; give exactly one"),
         (
@@ -338,6 +342,10 @@ def test_wrong_value(good: Path, overrides: list[str], message: str) -> None:
         (
             ["stages.video.modality=audio_video"],
             "stages[1] (video): modality is 'audio_video' and its sources hold audio, video; at least one must hold 'audio_video'",
+        ),
+        (
+            ["model.dtype=float16", "launch={engine: fsdp2, processes: 2}"],
+            "model.dtype is 'float16' and launch.engine is 'fsdp2'; dtype must be auto, bfloat16 or float32",
         ),
         (
             ["stages.video.per_device_batch=24"],
@@ -573,4 +581,6 @@ def test_description_chains_the_folders(good: Path) -> None:
     assert "8 prompts x 8 = 64 completions" in text
     assert "beta 0.1, reference stage_start" in text
     assert "c.json (humansense, audio), weight 0.5 of 1.5" in text
+    (printed,) = re.findall(r"DeepSpeed on GPUs: (.*)", text)
+    assert json.loads(printed) == deepspeed_settings("zero2", gpu=True)
     assert "python -m torch.distributed.run --standalone --nproc_per_node 2 -m omnistage.launch.worker RESOLVED.json" in text
