@@ -3,8 +3,8 @@
     python benchmarks/real_size.py [--size 7b] [--steps 3] [--rank 32] [--frames 16] [--out benchmarks/results]
     python benchmarks/real_size.py --size tiny --frames 4                  # does the script run? (on a CPU, too)
 
-The whole command `omnistage run`: LoRA on the language model, frozen towers, bfloat16, clips of 16 frames that are heard, 8 completions of 256
-tokens a prompt. Writes seconds of each step and the peak of memory, predicted and measured, to `OUT/DEVICE-SIZE-run.json`. The
+The whole command `omnistage run`: LoRA on the language model, frozen towers, bfloat16, clips of 16 frames that are heard, 8 completions of
+256 tokens a prompt. Writes seconds of each step and the peak of memory, predicted and measured, to `OUT/DEVICE-SIZE-run.json`. The
 first step loads kernels and is not counted. On a CPU the plan, which is of a GPU, says little.
 """
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from omnistage.launch.rank import as_rank
@@ -33,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return as_rank(work)
 
 
-def open_deepspeed(*, gpu: bool) -> None:
-    """Open the process group through DeepSpeed: ZeRO-3 spreads a model while it is built, before the first trainer would open the group."""
+def open_deepspeed(*, gpu: bool, wait: timedelta = timedelta(hours=1)) -> None:
+    """Open the process group through DeepSpeed: ZeRO-3 spreads a model while it is built, before the first trainer would open the group.
+    Its processes `wait` so long for one another."""
     if not gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
@@ -42,7 +44,7 @@ def open_deepspeed(*, gpu: bool) -> None:
     if not gpu:
         # Processes on a CPU meet over gloo. Else DeepSpeed compiles a way of its own, which takes minutes and a compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", timeout=wait)
 
 
 def _work(arguments: argparse.Namespace) -> Path:
@@ -53,11 +55,11 @@ def _work(arguments: argparse.Namespace) -> Path:
     import torch
     from accelerate import PartialState
 
-    gpu = torch.cuda.is_available()
+    gpu, wait = torch.cuda.is_available(), timedelta(minutes=recipe.launch.wait_min)
     if recipe.launch.engine in DEEPSPEED:
-        open_deepspeed(gpu=gpu)
+        open_deepspeed(gpu=gpu, wait=wait)
     # Left to itself, accelerate takes each CPU process for the only one.
-    PartialState(cpu=not gpu)
+    PartialState(cpu=not gpu, timeout=wait)
 
     from omnistage.stages import pipeline, preemption
 

@@ -101,6 +101,10 @@ class Launch(Section):
     processes: Count = Field(1, description="processes on each machine, one per accelerator")
     nodes: Count = Field(1, description="machines; the same command is started on each of them (docs/clusters.md)")
     threads: Count | None = Field(None, description="torch threads per process; null: torch's own choice")
+    wait_min: Positive = Field(
+        60.0,
+        description="minutes that a process waits for the others (while one scores, or asks a judge) before the run ends with an error",
+    )
     restart: bool = Field(
         True,
         strict=True,
