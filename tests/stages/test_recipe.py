@@ -277,7 +277,7 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
         ),
         (
             ["launch.procesess=2"],
-            "launch: unknown key 'procesess'; did you mean 'processes'? known: engine, nodes, processes, restart, threads",
+            "launch: unknown key 'procesess'; did you mean 'processes'? known: engine, nodes, processes, restart, threads, wait_min",
         ),
         (
             ["stages.start.data.0.format=humansens"],
