@@ -124,7 +124,7 @@ class ShardsFully:
 
     def __init__(self, model: Any, *arguments: Any, **named: Any) -> None:
         self.shards_fully = is_asked_for(model)
-        super().__init__(model, *arguments, **named)
+        super().__init__(model, *arguments, **named)  # type: ignore[call-arg]
         if not self.shards_fully:
             return
         # To transformers a model that came sharded: it is neither wrapped nor moved.
@@ -145,6 +145,11 @@ class ShardsFully:
         if self.shards_fully and not isinstance(self.model, FSDPModule):
             shard(self.model, self.accelerator.device, self._compute(self.model))
         return super().create_optimizer(model)  # type: ignore[misc]
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        # Gradients of every pass are sent and sliced: kept for the step's last one they would take the room of whole weights.
+        yield
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.shards_fully:

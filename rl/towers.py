@@ -96,7 +96,7 @@ class Towers:
 
     def _for_company(self, media: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         """Media that show nothing, for each sense that another process has media for in this pass and this one (with `media`) has not."""
-        parts = {part for part in ("vision", "audio") if part not in self._hashes}
+        parts = frozenset[Part]({"vision", "audio"}) - self.frozen
         bound = torch.is_grad_enabled() or any(is_sharded(tower_of(self.thinker, part)) for part in parts)
         if not bound or not dist.is_initialized() or dist.get_world_size() == 1:
             return {}

@@ -74,6 +74,7 @@ def test_method_of_the_trainer(name: str) -> None:
 
 def test_methods_of_transformers_that_sharding_overrides() -> None:
     for name, signature in {
+        "_defer_fsdp_gradient_reduction": "self",
         "_move_model_to_device": "self model device",
         "_save": "self output_dir=None state_dict=None",
         "_save_optimizer_and_scheduler": "self output_dir",

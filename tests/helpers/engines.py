@@ -38,13 +38,14 @@ PROMPTS, G, PROCESSES, SEED = 4, 2, 2, 5
 @dataclass(frozen=True)
 class Case:
     """What is trained, on which records; `heard_once`: in each step one clip alone is heard, so that one process has sound and the other
-    has none."""
+    has none; `passes`: backward passes of a step."""
 
     modality: str
     frozen: tuple[policy.Part, ...] = ()
     lora: bool = False
     beta: float = 0.0
     heard_once: bool = False
+    passes: int = 1
 
 
 CASES = {
@@ -53,6 +54,7 @@ CASES = {
     "audio_video": Case("audio_video"),
     "reference": Case("video", frozen=("vision", "audio"), beta=0.1),
     "heard_once": Case("audio_video", heard_once=True),
+    "passes": Case("audio_video", frozen=("vision",), passes=2),
     "heard_once_frozen": Case("audio_video", frozen=("vision", "audio"), heard_once=True),
     "video_lora": Case("video", frozen=("vision", "audio"), lora=True, beta=0.1),
     "audio_lora": Case("audio", frozen=("vision", "audio"), lora=True),
@@ -95,7 +97,8 @@ def trained(world: World, plain: Any, case: Case, engine: Engine, out: Path) -> 
     encoder = world.encoder(plain)
     args = GRPOConfig(
         str(out),
-        per_device_train_batch_size=PROMPTS * G // processes,
+        per_device_train_batch_size=PROMPTS * G // processes // case.passes,
+        gradient_accumulation_steps=case.passes,
         num_generations=G,
         max_completion_length=6,
         max_steps=2,
