@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import pairwise
@@ -30,6 +31,7 @@ MOST_S, MOST_FPS, LONGEST = 20.0, 12, 320
 # Of the strip: frames, and pixels of each one's longer side.
 STRIP_FRAMES, STRIP_SIDE = 8, 160
 WAVE_POINTS = 160
+WORKERS = 4
 _AAC_SAMPLES = 1024
 
 
@@ -42,9 +44,10 @@ def ref_of(path: str, modality: str) -> MediaRef:
     return MediaRef("video", path, sound=path if modality == Modality.AUDIO_VIDEO else None)
 
 
-def packed(ref: MediaRef, limits: MediaLimits) -> dict[str, Any]:
+def packed(ref: MediaRef, limits: MediaLimits, *, playing: bool = True) -> dict[str, Any]:
     """One clip for a page: `strip` (a JPEG of its frames side by side), `video` or `sound` (a small MP4), all as data URLs; `wave` (peaks
-    in 0..1) and what there is to say of them. A clip that cannot be read has `error` alone."""
+    in 0..1) and what there is to say of them. Without `playing` there is no file to play, and less to decode. Of a clip that cannot be read
+    there is `error` alone."""
     try:
         clip = media.decode(ref, limits)
         out: dict[str, Any] = {"kind": ref.kind}
@@ -52,6 +55,8 @@ def packed(ref: MediaRef, limits: MediaLimits) -> dict[str, Any]:
             out |= _strip(clip)
         if clip.sound is not None:
             out |= {"wave": _wave(clip.sound), "seconds": round(len(clip.sound) / SOUND_RATE_HZ, 2)}
+        if not playing:
+            return out
         if ref.kind == "video":
             out["video"] = _url("video/mp4", _mp4(*_moving(ref, clip), clip.sound))
         elif clip.sound is not None:
@@ -62,11 +67,10 @@ def packed(ref: MediaRef, limits: MediaLimits) -> dict[str, Any]:
     return out
 
 
-def pack_all(refs: dict[str, MediaRef], limits: MediaLimits, workers: int = 2) -> dict[str, dict[str, Any]]:
-    """The clips of many refs, by the same keys; libav leaves the interpreter to others while it works."""
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        found = pool.map(lambda ref: packed(ref, limits), refs.values())
-        return dict(zip(refs, found, strict=True))
+def pack_all(refs: Sequence[MediaRef], limits: MediaLimits, *, playing: bool) -> list[dict[str, Any]]:
+    """Several clips at once: libav leaves the interpreter to others while it works."""
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        return list(pool.map(lambda ref: packed(ref, limits, playing=playing), refs))
 
 
 def link(path: str, page: Path) -> str | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from omnistage.data.errors import InputError
 from omnistage.data.media import MediaLimits
 from omnistage.data.records import MediaRef
@@ -17,10 +19,13 @@ from omnistage.stages.report.places import Places
 from omnistage.stages.report.reading import Notes
 
 # However much room there is: more is looked at in the files of the run.
-MOST_GROUPS, MOST_ITEMS, MOST_CLIPS = 600, 300, 500
+MOST_GROUPS, MOST_ITEMS, MOST_CLIPS = 600, 300, 1000
 # Of the room for samples, the share that texts may take at most; clips have the rest.
 TEXT_SHARE = 0.6
 GROUPS_SHARE = 0.65
+# Of the room for clips, what is kept for frames and waves when no more clips can be played in the page.
+STILLS_SHARE = 0.2
+AT_ONCE = 16
 # What a script element around a sample or a clip takes.
 _ELEMENT = 80
 
@@ -180,7 +185,7 @@ class _Clips:
         return self._wanted.setdefault(ref, len(self._wanted))
 
     def pack(self, limits: MediaLimits, room: int) -> dict[str, int]:
-        """Fill `packed` within `room` bytes: frames and waves of as many as there is room for, then what plays, in order; says how many."""
+        """Fill `packed` within `room` bytes: in their order, what plays as long as there is room; says how many."""
         refs: dict[int, MediaRef] = {}
         self.packed = []
         for ref, number in self._wanted.items():
@@ -195,20 +200,8 @@ class _Clips:
                 if number < MOST_CLIPS:
                     refs[number] = MediaRef(ref.kind, path, sound, ref.blank, ref.fps, ref.shuffle)
             self.packed.append(entry)
-        left = room - sum(size_of(entry) for entry in self.packed)
-        made = {int(name): clip for name, clip in media.pack_all({str(n): ref for n, ref in refs.items()}, limits).items()}
-        stills = {n: {key: value for key, value in clip.items() if key not in ("video", "sound")} for n, clip in made.items()}
+        self._fill(refs, limits, room - sum(size_of(entry) for entry in self.packed))
         counted = {"of": len(self.packed), "played": 0, "still": 0, "linked": 0, "missing": 0}
-        for number, still in stills.items():
-            left -= size_of(still)
-            if left < 0:
-                break
-            self.packed[number] |= still
-        for number, clip in made.items():
-            playing = {key: clip[key] for key in ("video", "sound") if key in clip}
-            if playing and size_of(playing) <= left:
-                left -= size_of(playing)
-                self.packed[number] |= playing
         for entry in self.packed:
             told = "missing" if "error" in entry else "played" if {"video", "sound"} & entry.keys() else "still"
             told = "linked" if told == "still" and "link" in entry and entry["kind"] != "image" else told
@@ -216,3 +209,26 @@ class _Clips:
             if told != "linked":
                 entry.pop("link", None)
         return counted
+
+    def _fill(self, refs: Mapping[int, MediaRef], limits: MediaLimits, room: int) -> None:
+        """Add what is shown of the clips within `room` bytes. A clip is decoded only while there is room for what would be made of it."""
+        left, playing = room, True
+        stills: list[int] = []
+        numbers = list(refs)
+        with tqdm(desc="clips", total=len(numbers), disable=None, leave=False) as bar:
+            for first in range(0, len(numbers), AT_ONCE):
+                chunk = numbers[first : first + AT_ONCE]
+                for number, clip in zip(chunk, media.pack_all([refs[n] for n in chunk], limits, playing=playing), strict=True):
+                    moving = {key: clip.pop(key) for key in ("video", "sound") if key in clip}
+                    if size_of(clip) > left:
+                        return
+                    self.packed[number] |= clip
+                    stills.append(size_of(clip))
+                    left -= stills[-1]
+                    # For the frames and waves of the clips behind.
+                    kept = min(room * STILLS_SHARE, (len(refs) - len(stills)) * sum(stills) / len(stills))
+                    playing = playing and (not moving or size_of(moving) <= left - kept)
+                    if playing and moving:
+                        self.packed[number] |= moving
+                        left -= size_of(moving)
+                bar.update(len(chunk))

@@ -12,6 +12,14 @@ from omnistage.rewards import rollouts
 from omnistage.stages import files
 from small_run import MODALITIES, omnistage, recipe, sources, write
 
+# What a page must show as text. `window.ran` tells that something of it was run.
+HOSTILE = [
+    "</script><script>window.ran = 1</script>",
+    "<img src=x onerror='window.ran = 1'>",
+    "<!-- <script> --> \u2028 \u2029 &lt; &amp; %%DATA%% %%SCRIPT%%",
+    "\u202eright to left\u202c \u2066 \x00 \x1b[31m",
+    "a" * 1_000_000,
+]
 CONTROLS = ["swapped", "shuffled", "muted"]
 
 
@@ -68,6 +76,16 @@ def recorded(folder: Path, steps: Mapping[int, Sequence[dict[str, Any]]], **stag
     (folder / "01-video").mkdir(parents=True, exist_ok=True)
     files.write_lines(folder / "01-video" / "metrics.jsonl", logged)
     return folder
+
+
+def hostile(folder: Path) -> Path:
+    """A run whose every text, and whose folder's name, would be markup."""
+    rows = [
+        completion(text[:100], group, text, float(at), question=text, options=[text], target=text, task=text[:100], **{"extra/why": text})
+        for group, text in enumerate(HOSTILE)
+        for at in range(2)
+    ]
+    return recorded(folder / HOSTILE[1].replace("/", ""), {1: rows})
 
 
 def data_in(html: str, key: str = "data") -> Any:

@@ -33,7 +33,7 @@ function chart(spec) {
   const details = el("details", { class: "show-data", ontoggle: () => details.open && !body.childElementCount && body.append(dataTable(figure.spec)) },
     el("summary", {}, "Show data"), body);
   const figure = el("figure", { class: "chart", "data-chart": spec.id },
-    el("figcaption", {}, el("h4", {}, spec.title), spec.unit ? el("span", { class: "unit" }, spec.unit) : null), plot,
+    el("figcaption", {}, el("h4", {}, plain(spec.title)), spec.unit ? el("span", { class: "unit" }, spec.unit) : null), el("div", { class: "legend" }, legend(spec)), plot,
     spec.hint ? el("p", { class: "hint" }, spec.hint) : null, details);
   figure.spec = spec;
   plot.setAttribute("aria-label", described(spec));
@@ -64,6 +64,7 @@ function draw(figure) {
 function redraw(figure, spec) {
   figure.spec = spec;
   const plot = figure.querySelector(".plot");
+  figure.querySelector(".legend").replaceChildren(...legend(spec));
   plot.setAttribute("aria-label", described(spec));
   const details = figure.querySelector("details");
   details.querySelector(".data").replaceChildren();
@@ -71,13 +72,29 @@ function redraw(figure, spec) {
   if (figure.dataset.drawn) plotly().react(plot, traces(spec), layout(spec));
 }
 function redrawAll() {
+  for (const figure of charts.values()) figure.querySelector(".legend").replaceChildren(...legend(figure.spec));
   for (const figure of charts.values()) if (figure.isConnected && figure.dataset.drawn) plotly().react(figure.querySelector(".plot"), traces(figure.spec), layout(figure.spec));
 }
 
-/** Means over about a thirtieth of the steps around each, for a line that can be followed; null where there is too little. */
+/** What each line, mark or bar stands for: told by its shape as well as its colour. */
+function legend(spec) {
+  if (spec.traces.length < 2) return [];
+  return spec.traces.map((given, at) => {
+    const shape = given.at ?? at, stroke = given.tone ? token(given.tone) : colour(shape), marked = given.mode !== undefined;
+    const dash = { solid: null, dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "10 4", longdashdot: "10 3 2 3" }[DASHES[shape % DASHES.length]];
+    const line = given.mode === "bars" || (given.mode === "points" && !given.joined) ? null : el("line", { x1: 0, x2: 24, y1: 6, y2: 6, stroke, "stroke-width": 2, "stroke-dasharray": dash });
+    return el("span", { class: "key" }, el("svg", { viewBox: "0 0 24 12", width: 24, height: 12, "aria-hidden": "true" }, [line, marked ? mark(given.mode === "bars" ? "square" : MARKS[shape % MARKS.length], stroke) : null].filter(Boolean)), said(given.name));
+  });
+}
+function mark(name, fill) {
+  const paths = { circle: "M12 2a4 4 0 1 0 .01 0Z", square: "M8 2h8v8h-8Z", diamond: "M12 1l5 5-5 5-5-5Z", "triangle-up": "M12 1l5 9h-10Z", x: "M8 3l2-1 2 3 2-3 2 1-2 3 2 3-2 1-2-3-2 3-2-1 2-3Z", star: "M12 1l1.5 3.5 3.5.3-2.7 2.3.9 3.6-3.2-2-3.2 2 .9-3.6L7 4.800l3.500-.3Z" };
+  return el("path", { d: paths[name], fill });
+}
+
+/** Means over the steps around each, a twentieth of all, for a line that can be followed; null where there is too little. */
 function smooth(y) {
-  const width = Math.floor(y.length / 30);
-  if (width < 2) return null;
+  if (y.length < 30) return null;
+  const width = Math.max(2, Math.round(y.length / 40));
   return y.map((_, at) => {
     const near = y.slice(Math.max(0, at - width), at + width + 1).filter(known);
     return near.length ? near.reduce((sum, value) => sum + value, 0) / near.length : null;
@@ -103,8 +120,8 @@ function traces(spec) {
       const line = { color: tone, width: 2, dash: DASHES[shape % DASHES.length], shape: "linear" };
       const few = given.y.length < 25;
       out.push({ ...base, type: "scatter", mode: few ? "lines+markers" : "lines", marker: { color: tone, size: 6, symbol: MARKS[shape % MARKS.length] },
-        line: mean ? { ...line, width: 1, dash: "solid" } : line, opacity: mean ? 0.32 : 1, showlegend: plural && !mean, legendgroup: given.name, hoverinfo: mean && plural ? "skip" : undefined });
-      if (mean) out.push({ ...base, name: plural ? plain(given.name) : "mean of steps around", y: mean, meta: { smoothed: true }, type: "scatter", mode: "lines", line, showlegend: plural, legendgroup: given.name });
+        line: mean ? { ...line, width: 1, dash: "solid" } : line, opacity: mean ? 0.32 : 1, hoverinfo: mean && plural ? "skip" : undefined });
+      if (mean) out.push({ ...base, name: plural ? plain(given.name) : "mean of steps around", y: mean, meta: { smoothed: true }, type: "scatter", mode: "lines", line });
     }
   });
   return out;
@@ -119,15 +136,14 @@ function layout(spec) {
   const ink = token("--muted"), line = token("--line");
   const y = spec.y || {}, x = spec.x || {};
   const axis = { gridcolor: line, zeroline: false, linecolor: line, tickcolor: line, automargin: true, tickfont: { size: 11 }, fixedrange: false };
-  const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11.5 }, itemsizing: "constant" };
   const flat = spec.traces.flatMap((given) => given.y).filter(known);
   const still = flat.length && Math.min(...flat) === Math.max(...flat);
-  const range = y.range || (still ? [flat[0] - Math.max(0.5 * Math.abs(flat[0]), 0.05), flat[0] + Math.max(0.5 * Math.abs(flat[0]), 0.05)] : undefined);
+  const range = y.range || (still ? (y.share ? [-0.03, 1.03] : [flat[0] - Math.max(0.5 * Math.abs(flat[0]), 0.05), flat[0] + Math.max(0.5 * Math.abs(flat[0]), 0.05)]) : undefined);
   return {
     font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", color: ink, size: 12 },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 44, r: 14, t: spec.traces.length > 1 ? 34 : 10, b: 34 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 44, r: 14, t: 10, b: 34 },
     hoverlabel: { bgcolor: token("--raised"), bordercolor: line, font: { color: token("--ink"), size: 12 } },
-    hovermode: x.kind === "number" ? "closest" : "x unified", showlegend: spec.traces.length > 1 || spec.legend === true, legend, barmode: "group", bargap: 0.3, bargroupgap: 0.08,
+    hovermode: x.kind === "number" ? "closest" : "x unified", showlegend: false, barmode: "group", bargap: 0.3, bargroupgap: 0.08,
     dragmode: "zoom",
     xaxis: { ...axis, showgrid: x.kind === "number", title: { text: x.title === undefined ? "step" : x.title, font: { size: 11.5 }, standoff: 6 }, range: x.range, type: x.kind === "category" ? "category" : undefined },
     yaxis: { ...axis, title: { text: y.title || "", font: { size: 11.5 }, standoff: 6 }, range, tickformat: y.share ? ".0%" : undefined, exponentformat: "e", rangemode: y.zero ? "tozero" : undefined, hoverformat: y.share ? ".1%" : ".4~g" },

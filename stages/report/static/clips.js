@@ -8,7 +8,7 @@ function clipView(number) {
   const source = clip.video || clip.sound || clip.link;
   if (source && clip.kind !== "image") {
     const tag = clip.kind === "audio" ? "audio" : "video";
-    const player = el(tag, { controls: true, preload: "metadata", src: source, class: "player", style: clip.shown ? `aspect-ratio:${clip.shown.width}/${clip.shown.height}` : null, playsinline: tag === "video", loop: tag === "video", "aria-label": `${tag === "audio" ? "Sound" : "Video"} of ${plain(clip.name)}` });
+    const player = el(tag, { controls: true, preload: "metadata", src: source, class: "player", style: clip.shown ? `aspect-ratio:${clip.shown.width}/${clip.shown.height};--ratio:${clip.shown.width / clip.shown.height}` : null, playsinline: tag === "video", loop: tag === "video", "aria-label": `${tag === "audio" ? "Sound" : "Video"} of ${plain(clip.name)}` });
     player.addEventListener("error", () => player.replaceWith(missing("the clip's own file cannot be played here; its frames are below")));
     parts.push(player);
     if (!clip.video && !clip.sound) parts.push(el("p", { class: "hint" }, "played from its own file beside this page, there was no room for it"));
@@ -38,10 +38,13 @@ function answerText(parts) {
   if (!parts.length) return el("p", { class: "said none" }, "nothing was said");
   const long = parts.reduce((sum, one) => sum + one.text.length, 0) > 500;
   return el("div", { class: "said", tabindex: long ? "0" : null, role: long ? "region" : null, "aria-label": long ? "what the model said" : null }, parts.map((one) => {
-    if (one.kind === "tag") return el("span", { class: "tag" }, one.text);
+    const marked = one.kind === "think" || one.kind === "answer";
+    // The tags of a part that is marked stand in its head.
+    if (one.kind === "tag") return parts.some((other, at) => (other.kind === "think" || other.kind === "answer") && (parts[at - 1] === one || parts[at + 1] === one)) ? null : el("span", { class: "tag" }, one.text);
+    if (!marked && !one.text.trim() && !one.cut) return null;
     const text = [said(one.text), one.cut ? el("span", { class: "more" }, ` … ${count(one.cut)} more characters … `) : null, one.end ? said(one.end) : null];
-    if (one.kind === "think") return el("span", { class: "think" }, el("span", { class: "part-name" }, "thinking"), text);
-    if (one.kind === "answer") return el("span", { class: "answer" }, el("span", { class: "part-name" }, "answer"), text);
+    if (one.kind === "think") return el("span", { class: "think" }, el("span", { class: "part-name" }, "thinking", el("span", { class: "tag" }, "<think>")), text);
+    if (one.kind === "answer") return el("span", { class: "answer" }, el("span", { class: "part-name" }, "answer", el("span", { class: "tag" }, "<answer>")), text);
     return el("span", { class: "loose" }, text);
   }));
 }

@@ -61,7 +61,7 @@ function compare(data) {
 function itemView(item, before, after) {
   const answer = (name) => {
     const one = item.answers[name];
-    const title = el("h4", {}, "after ", said(name));
+    const title = el("h4", {}, afterStage(name));
     if (!one) return el("div", { class: "side-answer" }, title, missing("this item was not asked then"));
     const verdict = one.right === true ? ["good", "✓ right"] : one.right === false ? ["bad", "✕ wrong"] : ["", known(one.value) ? `value ${short(one.value)}` : "not judged"];
     return el("div", { class: "side-answer" }, el("div", { class: "completion-head" }, title, el("span", { class: `verdict ${verdict[0]}` }, verdict[1])),

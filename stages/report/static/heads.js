@@ -9,8 +9,8 @@ function headStage(name, found) {
   const box = el("div", { class: "block" }, el("h3", {}, "Head ", said(found.scores.head), " after ", said(name)));
   const real = found.points.filter((one) => !one.control);
   const scatter = real.map((one) => scatterChart(name, one, found.points.filter((other) => other.control && other.task === one.task && other.name === one.name), found.scores.tasks[one.task]));
-  if (scatter.length) box.append(el("div", { class: "grid big" }, scatter));
-  box.append(headTable(found.scores));
+  const figures = headTable(found.scores);
+  box.append(scatter.length ? el("div", { class: "grid big" }, scatter, figures) : figures);
   if (found.poses.shown.length) box.append(poses(name, found));
   return box;
 }
@@ -28,11 +28,15 @@ function scatterChart(stage, one, controls, entry) {
 function headTable(scores) {
   const flat = (entry) => Object.entries(entry).flatMap(([name, value]) => (value && typeof value === "object" ? (known(value.value) ? [[name, value]] : Object.entries(value).map(([metric, figure]) => [`${name} ${metric}`, figure])) : []));
   const controls = Object.keys(scores.controls || {});
+  const posed = Object.values(scores.tasks).some((entry) => flat(entry).some(([, figure]) => known(figure.mean_pose)));
   const rows = Object.entries(scores.tasks).flatMap(([task, entry]) => flat(entry).map(([name, figure]) => [
-    el("span", {}, said(task), ": ", said(name.replaceAll("_", " "))), count(entry.n), `${short(figure.value)} [${short(figure.low)}, ${short(figure.high)}]`, known(figure.mean_pose) ? short(figure.mean_pose) : "–",
+    el("span", {}, said(task), ": ", headFigure(name)), count(entry.n), `${short(figure.value)} [${short(figure.low)}, ${short(figure.high)}]`, ...(posed ? [known(figure.mean_pose) ? short(figure.mean_pose) : "–"] : []),
     ...controls.map((control) => { const other = scores.controls[control][task]; const value = other && Object.fromEntries(flat(other))[name]; return value ? short(value.value) : "–"; })]));
-  return table("Figures on held-out records, with 95 % intervals over clips", ["figure", "n", "value", "the mean pose", ...controls.map((name) => said(name))], rows);
+  return table("Figures on held-out records, with 95 % intervals over clips", ["figure", "n", "value", ...(posed ? ["the mean pose"] : []), ...controls.map((name) => said(name))], rows);
 }
+
+const FIGURES = { mpjpe_mm: "MPJPE, mm", pa_mpjpe_mm: "PA-MPJPE, mm", geodesic_deg: "angle, degrees" };
+const headFigure = (name) => FIGURES[name] || said(name.replace(/ (srcc|plcc|krcc|rmse|mae)$/, (found) => found.toUpperCase()));
 
 function poses(stage, found) {
   const body = found.skeleton, shown = found.poses.shown;
@@ -53,8 +57,8 @@ function poses(stage, found) {
       el("p", { class: "card-note" }, said(pose.task), ` · MPJPE ${pose.mpjpe_mm.toFixed(0)} mm · ${count(pose.rank)}${ordinal(pose.rank)} nearest of ${count(pose.of)}`));
   };
   const cards = shown.map(card);
-  return el("div", {}, el("h4", { class: "group" }, "Poses, predicted beside true"), el("div", { class: "field" }, el("label", { for: `turn-${stage}` }, "Turn all bodies"), angle),
-    el("p", { class: "hint" }, `${count(shown.length)} of ${count(found.poses.of)}, of each task evenly spread from the nearest to the farthest. Blue and lighter: the body's left; red: its right. Drawn with the lengths of our own body.`), el("ol", { class: "poses" }, cards));
+  return el("div", {}, el("h4", { class: "group" }, "Poses, predicted beside true"), el("div", { class: "field some" }, el("label", { for: `turn-${stage}` }, "Turn all bodies"), angle),
+    el("p", { class: "hint" }, `${count(shown.length)} of ${count(found.poses.of)}, of each task evenly spread from the nearest to the farthest. Blue: the body's left; red: its right. Drawn with the lengths of our own body.`), el("ol", { class: "poses" }, cards));
 }
 function ordinal(n) { return n % 100 > 10 && n % 100 < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] || "th"; }
 function drawPose(picture, place, body, reach, degrees) {

@@ -44,10 +44,11 @@ function cards(rows) {
       el("p", { class: "card-value" }, percent(entry.accuracy)),
       el("p", { class: "card-note" }, `[${percent(entry.low, 0)}, ${percent(entry.high, 0)}] of ${count(entry.n)} held-out items`),
       spark(of.map((row) => row.modalities[name].accuracy), name),
-      el("p", { class: "card-note" }, of.length > 1 ? ["from ", percent(first.modalities[name].accuracy), " after ", said(first.name)] : ["after ", said(last.name)],
+      el("p", { class: "card-note" }, of.length > 1 ? ["from ", percent(first.modalities[name].accuracy), " ", afterStage(first.name)] : [afterStage(last.name)],
         known(entry.majority) ? `; a constant answer: ${percent(entry.majority)}` : ""));
   }));
 }
+const afterStage = (name) => (name === "(start)" ? "at the start" : el("span", {}, "after ", said(name)));
 function spark(values, name) {
   const width = 220, height = 40, pad = 5;
   const low = Math.min(...values), high = Math.max(...values), reach = high - low || 1;
@@ -105,7 +106,7 @@ function accuracy(data) {
   }
   const last = rows.at(-1);
   const spec = {
-    id: "accuracy", title: "Accuracy after each stage", unit: "share of held-out items answered rightly; bars are 95 % intervals over clips", smooth: false, height: 320, legend: true,
+    id: "accuracy", title: "Accuracy after each stage", unit: "share of held-out items answered rightly; bars are 95 % intervals over clips", smooth: false, height: 320,
     x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
     traces: names.map((name) => {
       const of = rows.filter((row) => row.modalities[name]);
