@@ -97,8 +97,11 @@ def _state(run: Path, stages: Sequence[Mapping[str, Any]]) -> str:
         with lock.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 return "running"
+            except OSError:
+                # A file system without locks: nobody knows.
+                pass
     return "done" if all(stage["state"] == "done" for stage in stages) else "stopped"
 
 

@@ -46,16 +46,16 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         value, right = row.get("value"), row.get("target_values") or []
         if not isinstance(value, dict) or not isinstance(value.get("values"), dict):
             continue
-        for at, (name, made) in enumerate(value["values"].items()):
-            true = number(right[at]) if at < len(right) else None
-            if true is not None and number(made) is not None:
+        for at, (name, said) in enumerate(value["values"].items()):
+            true, made = number(right[at]) if at < len(right) else None, number(said)
+            if true is not None and made is not None:
                 found.setdefault((row["task"], name, row.get("control") or ""), []).append((str(row["id"]), true, made))
     out = []
     for (task, name, control), points in found.items():
         ordered = sorted(points, key=lambda point: (point[1], point[0]))
         kept = [ordered[at] for at in _spread(len(ordered), MOST_POINTS)]
-        ids, true, made = (list(column) for column in zip(*kept, strict=True))
-        out.append({"task": task, "name": name, "control": control or None, "of": len(points), "ids": ids, "true": true, "made": made})
+        columns = {column: [point[at] for point in kept] for at, column in enumerate(("ids", "true", "made"))}
+        out.append({"task": task, "name": name, "control": control or None, "of": len(points)} | columns)
     return out
 
 

@@ -219,7 +219,7 @@ class _Clips:
             for first in range(0, len(numbers), AT_ONCE):
                 chunk = numbers[first : first + AT_ONCE]
                 for number, clip in zip(chunk, media.pack_all([refs[n] for n in chunk], limits, playing=playing), strict=True):
-                    moving = {key: clip.pop(key) for key in ("video", "sound") if key in clip}
+                    moving: dict[str, Any] = {key: clip.pop(key) for key in ("video", "sound") if key in clip}
                     if size_of(clip) > left:
                         return
                     self.packed[number] |= clip

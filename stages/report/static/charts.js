@@ -24,7 +24,7 @@ function plotly() {
 }
 
 /**
- * A chart as a figure. `spec`: {id, title, unit, hint, x: {title, kind}, y: {unit, share, range, log}, traces, lines, height}.
+ * A chart as a figure. `spec`: {id, title, heading (h4), unit, hint, x: {title, kind}, y: {unit, share, range, log}, traces, lines, height}.
  * A trace: {name, x, y, low, high, mode: lines | points | bars, at (its colour), ids, faint}.
  */
 function chart(spec) {
@@ -33,7 +33,7 @@ function chart(spec) {
   const details = el("details", { class: "show-data", ontoggle: () => details.open && !body.childElementCount && body.append(dataTable(figure.spec)) },
     el("summary", {}, "Show data"), body);
   const figure = el("figure", { class: "chart", "data-chart": spec.id },
-    el("figcaption", {}, el("h4", {}, plain(spec.title)), spec.unit ? el("span", { class: "unit" }, spec.unit) : null), el("div", { class: "legend" }, legend(spec)), plot,
+    el("figcaption", {}, el(spec.heading || "h4", { class: "chart-title" }, plain(spec.title)), spec.unit ? el("span", { class: "unit" }, spec.unit) : null), el("div", { class: "legend" }, legend(spec)), plot,
     spec.hint ? el("p", { class: "hint" }, spec.hint) : null, details);
   figure.spec = spec;
   plot.setAttribute("aria-label", described(spec));

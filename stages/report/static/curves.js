@@ -95,7 +95,7 @@ function explorer(stage, names) {
   const spec = (name) => ({ id, title: name, unit: "as logged", y: { share: SHARES.test(name) }, traces: [{ name, column: name, x: stage.metrics.steps, y: stage.metrics.columns[name] }] });
   const figure = chart(spec(names[0]));
   const field = choice("other-metric", `Any other of the ${names.length} logged numbers`, names.map((name) => [name, plain(name)]), (name) => {
-    figure.querySelector("h4").textContent = plain(name);
+    figure.querySelector(".chart-title").textContent = plain(name);
     redraw(figure, spec(name));
   });
   field.classList.add("some");

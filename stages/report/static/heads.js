@@ -32,7 +32,7 @@ function headTable(scores) {
   const rows = Object.entries(scores.tasks).flatMap(([task, entry]) => flat(entry).map(([name, figure]) => [
     el("span", {}, said(task), ": ", headFigure(name)), count(entry.n), `${short(figure.value)} [${short(figure.low)}, ${short(figure.high)}]`, ...(posed ? [known(figure.mean_pose) ? short(figure.mean_pose) : "–"] : []),
     ...controls.map((control) => { const other = scores.controls[control][task]; const value = other && Object.fromEntries(flat(other))[name]; return value ? short(value.value) : "–"; })]));
-  return table("Figures on held-out records, with 95 % intervals over clips", ["figure", "n", "value", ...(posed ? ["the mean pose"] : []), ...controls.map((name) => said(name))], rows);
+  return table(`Figures of head ${plain(scores.head)} on held-out records, with 95 % intervals over clips`, ["figure", "n", "value", ...(posed ? ["the mean pose"] : []), ...controls.map((name) => said(name))], rows);
 }
 
 const FIGURES = { mpjpe_mm: "MPJPE, mm", pa_mpjpe_mm: "PA-MPJPE, mm", geodesic_deg: "angle, degrees" };

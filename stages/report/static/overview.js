@@ -61,7 +61,7 @@ function spark(values, name) {
 
 /** The stages in their order, each with what it is and how far it is. */
 function flow(data) {
-  return el("div", {}, el("h3", {}, "Stages"), el("ol", { class: "flow" }, data.stages.map((stage) => {
+  return el("div", {}, el("h2", { class: "small" }, "Stages"), el("ol", { class: "flow" }, data.stages.map((stage) => {
     const rewards = stage.rewards.map((use) => [said(use.name), use.weight === 1 ? "" : ` ×${short(use.weight)}`]);
     const chosen = stage.choice ? `step ${stage.choice.chosen} chosen by ${plain(stage.choice.figure)}` : null;
     const steps = stage.steps || stage.of ? `${count(stage.steps)}${stage.of ? ` of ${count(stage.of)}` : ""} steps` : "no steps";
@@ -102,11 +102,11 @@ function accuracy(data) {
   const rows = measured(data), names = modalitiesOf(rows);
   const figures = figureTable(data);
   if (!rows.length) {
-    return section("accuracy", "Held-out accuracy", null, notes(data, "accuracy") || (figures ? null : missing("nothing has been measured")), figures);
+    return section("accuracy", "Held-out accuracy", null, notes(data, "accuracy") || (figures ? null : missing("nothing has been measured")), figures, againstTables(data));
   }
   const last = rows.at(-1);
   const spec = {
-    id: "accuracy", title: "Accuracy after each stage", unit: "share of held-out items answered rightly; bars are 95 % intervals over clips", smooth: false, height: 320,
+    id: "accuracy", heading: "h3", title: "Accuracy after each stage", unit: "share of held-out items answered rightly; bars are 95 % intervals over clips", smooth: false, height: 320,
     x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
     traces: names.map((name) => {
       const of = rows.filter((row) => row.modalities[name]);
@@ -115,7 +115,7 @@ function accuracy(data) {
   };
   return section("accuracy", "Held-out accuracy",
     "The same held-out items after every stage, answered greedily. An answer that is missing or cannot be read counts as wrong.",
-    chart(spec), matrix(rows, names, last), notes(data, "accuracy"), figures);
+    chart(spec), matrix(rows, names, last), notes(data, "accuracy"), figures, againstTables(data));
 }
 function bounds(entries, name) {
   return { y: entries.map((entry) => entry[name]), low: entries.map((entry) => entry.low), high: entries.map((entry) => entry.high) };
@@ -161,6 +161,13 @@ function figureTable(data) {
   return el("details", { class: "box" }, el("summary", {}, `All ${names.length} figures of each evaluation, by task`), table("Figures after each stage, with 95 % intervals", ["figure", "n", ...stages.map((name) => said(name))], rows));
 }
 
+/** Evaluate stages against an earlier one that asked the same items, as the run compared them. */
+function againstTables(data) {
+  const found = Object.entries((data.summary && data.summary.evaluations) || {}).filter(([, one]) => one.against);
+  return found.map(([name, { against }]) => el("div", { class: "block" }, el("h3", {}, said(name), " against ", said(against.stage)), table(`Stage ${plain(name)} against ${plain(against.stage)}`, ["figure", "before", "after", "difference", "p"],
+    against.figures.map((one) => [said(one.name), printed(one.before, one.unit), printed(one.after, one.unit), `${signed((one.scale || 1) * one.value)} [${signed((one.scale || 1) * one.low)}, ${signed((one.scale || 1) * one.high)}]`, short(one.p)]))));
+}
+
 const CONTROL_TEXT = {
   swapped: "the clip of another record", blank: "black picture and silence", swapped_sound: "the sound of another clip", swapped_picture: "the picture of another clip",
   muted: "silence with the real picture", blank_picture: "black picture with the real sound", shuffled: "frames in another order",
@@ -174,7 +181,7 @@ function probes(data) {
   const real = stage ? stage.modalities : {}, modalities = modalitiesOf([{ modalities: real }, ...names.map((name) => ({ modalities: controls[name] }))]);
   const series = [["real media", real], ...names.map((name) => [name, controls[name]])];
   const spec = {
-    id: "probes", title: "Accuracy with real and with altered media", unit: "share; bars are 95 % intervals over clips", smooth: false, height: 320, x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
+    id: "probes", heading: "h3", title: "Accuracy with real and with altered media", unit: "share; bars are 95 % intervals over clips", smooth: false, height: 320, x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
     traces: series.map(([name, by], at) => {
       const there = modalities.filter((modality) => by[modality]);
       return { name, column: name, at, tone: at ? null : "--accent", mode: "bars", x: there.map(modalityName), ...bounds(there.map((modality) => by[modality]), "accuracy") };

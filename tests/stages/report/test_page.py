@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from omnistage.data.media import MediaLimits
@@ -16,7 +17,7 @@ from omnistage.data.records import MediaRef
 from omnistage.launch import cli
 from omnistage.stages.report import media, page
 from omnistage.stages.report.texts import SHORT
-from omnistage.stages.report.view import view
+from omnistage.stages.report.view import as_json, view
 from report_run import HOSTILE, copied, data_in, hostile
 
 
@@ -83,9 +84,9 @@ def test_a_page_of_a_real_run(run: Path, tmp_path: Path) -> None:
 
 def test_clips_are_dropped_before_samples(run: Path) -> None:
     whole = view(run, room=15_000_000)
-    texts = sum(len(page.as_json(part)) for key, part in whole.parts.items() if not key.startswith("clip-"))
-    clips = sum(len(page.as_json(part)) for key, part in whole.parts.items() if key.startswith("clip-"))
-    head = len(page.as_json(whole.head()))
+    texts = sum(len(as_json(part)) for key, part in whole.parts.items() if not key.startswith("clip-"))
+    clips = sum(len(as_json(part)) for key, part in whole.parts.items() if key.startswith("clip-"))
+    head = len(as_json(whole.head()))
     assert clips > texts
     less = view(run, room=head + texts + clips // 2)
     assert (less.shown["groups"], less.shown["items"]) == (72, 36)
@@ -94,7 +95,7 @@ def test_clips_are_dropped_before_samples(run: Path) -> None:
     assert least.shown["clips"]["played"] < less.shown["clips"]["played"]
     assert 0 < least.shown["groups"] < 72
     for made, room in ((less, head + texts + clips // 2), (least, head + texts // 3)):
-        size = len(page.as_json(made.head())) + sum(len(page.as_json(part)) for part in made.parts.values())
+        size = len(as_json(made.head())) + sum(len(as_json(part)) for part in made.parts.values())
         assert size <= room
 
 
@@ -134,17 +135,17 @@ def test_a_packed_clip_plays(run: Path) -> None:
     assert len(clip["wave"]) == media.WAVE_POINTS
     assert max(clip["wave"]) > 0.01
     content = base64.b64decode(clip["video"].partition(",")[2])
-    with av.open(io.BytesIO(content)) as file:
+    with av.open(io.BytesIO(content), "r") as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
         assert file.streams.video[0].codec_context.name == "h264"
-    with av.open(str(path)) as file:
+    with av.open(str(path), "r") as file:
         true = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
-    with av.open(io.BytesIO(content)) as file:
+    with av.open(io.BytesIO(content), "r") as file:
         heard = sum(frame.samples for frame in file.decode(audio=0)) / file.streams.audio[0].rate
     assert heard == pytest.approx(2, abs=0.2)
     assert len(frames) == len(true)
     for made, given in zip(frames, true, strict=True):
-        assert abs(made.astype(float) - given.astype(float)).mean() < 12
+        assert np.abs(made.astype(float) - given.astype(float)).mean() < 12
 
 
 def test_a_clip_that_cannot_be_read_says_why(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""What a page holds of heads and of quarantines: as they stand in their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnistage.data import quarantine
+from omnistage.data.body import drawing
+from omnistage.data.body.skeleton import joints_m
+from omnistage.stages import files
+from omnistage.stages.report import collect, heads
+from omnistage.stages.report.reading import Notes
+from report_run import recorded
+
+FLAT = np.broadcast_to(np.eye(3), (24, 3, 3))
+
+
+def turned(degrees: float) -> np.ndarray:
+    """The pose at rest with its left hip's neighbour, joint 4, bent about x."""
+    angle = np.radians(degrees)
+    pose = FLAT.copy()
+    pose[4] = [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    return pose
+
+
+def row(name: str, right: Any, value: Any, control: str | None = None) -> dict[str, Any]:
+    return {"id": name, "task": "quality", "control": control, "target_values": list(right), "value": value}
+
+
+def collected(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    scores = {"head": "mos", "tasks": {"quality": {"n": 2, "missing": 0}}, "controls": {}}
+    files.write_json(folder / "head" / "scores.json", scores)
+    files.write_lines(folder / "head" / "predictions.jsonl", rows)
+    found: dict[str, Any] = heads.collect({"stages": [{"name": "mos", "kind": "head"}]}, {"mos": folder}, Notes())["mos"]
+    return found
+
+
+def test_points_are_the_predictions(tmp_path: Path) -> None:
+    rows = [
+        row("b", [60.0], {"values": {"score": 58.5}}),
+        row("a", [20.0], {"values": {"score": 25.0}}),
+        row("c", [30.0], None),
+        row("a", [20.0], {"values": {"score": 44.0}}, "blank"),
+    ]
+    real, blank = collected(tmp_path, rows)["points"]
+    assert (real["ids"], real["true"], real["made"], real["control"], real["of"]) == (["a", "b"], [20.0, 60.0], [25.0, 58.5], None, 2)
+    assert (blank["made"], blank["control"]) == ([44.0], "blank")
+
+
+def test_poses_are_drawn_from_the_nearest_to_the_farthest(tmp_path: Path) -> None:
+    rows = [row(f"p{bent}", FLAT.reshape(-1).tolist(), {"rotations": turned(bent).tolist()}) for bent in (90, 0, 30)]
+    found = collected(tmp_path, rows)
+    assert [pose["id"] for pose in found["poses"]["shown"]] == ["p0", "p30", "p90"]
+    assert [(pose["rank"], pose["of"]) for pose in found["poses"]["shown"]] == [(1, 3), (2, 3), (3, 3)]
+    farthest = found["poses"]["shown"][-1]
+    assert farthest["made"] == drawing.pose_json(turned(90))["joints_mm"]
+    assert farthest["true"] == drawing.pose_json(FLAT)["joints_mm"]
+    apart = np.linalg.norm(joints_m(turned(90)) - joints_m(FLAT), axis=-1).mean() * 1000
+    assert farthest["mpjpe_mm"] == pytest.approx(apart, abs=0.1)
+    assert len(found["skeleton"]["parents"]) == 24
+
+
+def test_many_poses_are_a_stated_few(tmp_path: Path) -> None:
+    rows = [row(f"p{bent:03d}", FLAT.reshape(-1).tolist(), {"rotations": turned(bent).tolist()}) for bent in range(100)]
+    found = collected(tmp_path, rows)["poses"]
+    assert found["of"] == 100
+    assert len(found["shown"]) == heads.MOST_POSES
+    assert [found["shown"][at]["id"] for at in (0, -1)] == ["p000", "p099"]
+
+
+def test_a_quarantine_is_told_by_its_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "train.quarantine.jsonl"
+    entries = [
+        quarantine.Entry("a", "train.json: record 1", "train.json", ("silent",), "silent: no sound in 'x.mp4'"),
+        quarantine.Entry(None, "train.json: record 2", "train.json", ("missing", "silent"), "missing: no file"),
+    ]
+    quarantine.write(path, [quarantine.Checked("train.json", None, True)], entries)
+    run = recorded(tmp_path / "run", {}, data=[{"path": "train.json", "quarantine": str(path)}])
+    (listed,) = collect.collect(run)["data"]["video"]["quarantines"]
+    assert (listed["rows"], listed["codes"]) == (2, {"silent": 2, "missing": 1})
+    assert [example["id"] for example in listed["examples"]] == ["a", None]
+    path.unlink()
+    found = collect.collect(run)
+    assert found["data"]["video"]["quarantines"][0]["rows"] is None
+    assert any("quarantine train.quarantine.jsonl is left out" in note["line"] for note in found["notes"])
