@@ -78,7 +78,7 @@ def test_what_would_be_better_is_a_note(broken: list[dict[str, Any]]) -> None:
 
 
 def test_a_check_that_breaks_is_a_fault_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "_memory", lambda: iter([1 / 0]))  # type: ignore[list-item]
+    monkeypatch.setattr(doctor, "_memory", lambda: iter([1 / 0]))
     for heavy in ("_gpus", "_optional", "_decoders"):
         monkeypatch.setattr(doctor, heavy, lambda: iter(()))
     found = list(doctor.examine(tmp_path))
