@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --retries 10 -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## the whole pipeline on a tiny model, on the CPU
+demo: $(STAMP)  ## the whole pipeline on a tiny model, on the CPU, with its tables and report pages
 	$(BIN)/omnistage demo
 
 test: $(STAMP)  ## every test that this machine can run

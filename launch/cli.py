@@ -134,11 +134,17 @@ def _demo(arguments: argparse.Namespace) -> int:
     chosen = [("demo", [*arguments.overrides, *_run_dir_override(arguments.run_dir)])]
     if not arguments.without_heads:
         chosen.append(("demo_heads", _run_dir_override(heads_dir)))
-    code = 0
+    made: list[Path] = []
     for name, overrides in chosen:
         path = recipes.shipped()[name]
-        code = code or _start(recipes.load(path, [*seeds, *overrides]), path)
-    return code
+        recipe = recipes.load(path, [*seeds, *overrides])
+        if code := _start(recipe, path):
+            return code
+        made.append(Path(recipe.run_dir))
+    print("\nthe runs as pages to look at:")
+    for run in made:
+        report_command.write(run)
+    return 0
 
 
 def _run_dir_override(run_dir: str | None) -> list[str]:

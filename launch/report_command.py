@@ -7,6 +7,8 @@ from pathlib import Path
 
 from omnistage.launch.arguments import positive
 
+MOST_MB = 20.0
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
@@ -18,15 +20,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     report.add_argument("run", metavar="RUN", help="folder of the run (run_dir)")
     report.add_argument("--out", metavar="FILE", help="the page (RUN/report.html)")
-    report.add_argument("--max-mb", type=positive, default=20.0, metavar="N", help="largest page: clips, then samples are left out (20)")
+    report.add_argument("--max-mb", type=positive, default=MOST_MB, metavar="N", help="largest page: clips, then samples are left out (20)")
     report.set_defaults(command=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    write(Path(arguments.run), Path(arguments.out) if arguments.out is not None else None, arguments.max_mb)
+    return 0
+
+
+def write(run: Path, out: Path | None = None, max_mb: float = MOST_MB) -> None:
+    """Write a run's page, `RUN/report.html` where nothing else is said, and print where it is."""
     from omnistage.stages.report import page
 
-    run = Path(arguments.run)
-    out = Path(arguments.out) if arguments.out is not None else run / "report.html"
-    made = page.write(run, out, max_mb=arguments.max_mb)
-    print(f"{out}: {made['bytes'] / 1e6:.1f} MB; {made['told']}")
-    return 0
+    place = run / "report.html" if out is None else out
+    made = page.write(run, place, max_mb=max_mb)
+    print(f"{place}: {made['bytes'] / 1e6:.1f} MB; {made['told']}")
