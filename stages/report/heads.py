@@ -88,7 +88,7 @@ def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _in_camera_frame(poses: Sequence[Any]) -> bool:
-    """Whether y points down, as cameras have it: most of the true poses [24, 3] have the head below the hips; they are turned."""
+    """Whether y points down, as cameras have it: most of the true poses [24, 3] have the head below the hips. They are turned to be drawn."""
     head, pelvis = (skeleton().names.index(name) for name in ("Head", "Pelvis"))
     below = sum(float(pose[head][1]) < float(pose[pelvis][1]) for pose in poses)
     return 2 * below > len(poses)
