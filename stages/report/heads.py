@@ -74,24 +74,13 @@ def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     by_task: dict[str, list[Any]] = {}
     for entry in entries:
         by_task.setdefault(entry[2], []).append(entry)
-    camera = _in_camera_frame([joints_m(entry[4][None])[0] for entry in entries])
     shown = []
     for task, found in by_task.items():
         for at in _spread(len(found), max(2, MOST_POSES // len(by_task))):
             error, name, _, made, true = found[at]
-            joints = {
-                name: [[x, -y, -z] if camera else [x, y, z] for x, y, z in drawing.pose_json(pose)["joints_mm"]]
-                for name, pose in (("made", made), ("true", true))
-            }
+            joints = {"made": drawing.pose_json(made)["joints_mm"], "true": drawing.pose_json(true)["joints_mm"]}
             shown.append({"id": name, "task": task, "mpjpe_mm": round(error, 1), "rank": at + 1, "of": len(found)} | joints)
-    return {"of": len(entries), "shown": shown, "camera": camera}
-
-
-def _in_camera_frame(poses: Sequence[Any]) -> bool:
-    """Whether y points down, as cameras have it: most of the true poses [24, 3] have the head below the hips. They are turned to be drawn."""
-    head, pelvis = (skeleton().names.index(name) for name in ("Head", "Pelvis"))
-    below = sum(float(pose[head][1]) < float(pose[pelvis][1]) for pose in poses)
-    return 2 * below > len(poses)
+    return {"of": len(entries), "shown": shown}
 
 
 def _spread(count: int, most: int) -> list[int]:
