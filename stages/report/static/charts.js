@@ -120,7 +120,7 @@ function traces(spec) {
       const line = { color: tone, width: 2, dash: DASHES[shape % DASHES.length], shape: "linear" };
       const few = given.y.length < 25;
       out.push({ ...base, type: "scatter", mode: few ? "lines+markers" : "lines", marker: { color: tone, size: 6, symbol: MARKS[shape % MARKS.length] },
-        line: mean ? { ...line, width: 1, dash: "solid" } : line, opacity: mean ? 0.32 : 1, hoverinfo: mean && plural ? "skip" : undefined });
+        line: mean ? { ...line, width: 1, dash: "solid" } : line, opacity: mean ? 0.4 : 1, hoverinfo: mean && plural ? "skip" : undefined });
       if (mean) out.push({ ...base, name: plural ? plain(given.name) : "mean of steps around", y: mean, meta: { smoothed: true }, type: "scatter", mode: "lines", line });
     }
   });
@@ -146,7 +146,7 @@ function layout(spec) {
     hovermode: x.kind === "number" ? "closest" : "x unified", showlegend: false, barmode: "group", bargap: 0.3, bargroupgap: 0.08,
     dragmode: "zoom",
     xaxis: { ...axis, showgrid: x.kind === "number", title: { text: x.title === undefined ? "step" : x.title, font: { size: 11.5 }, standoff: 6 }, range: x.range, type: x.kind === "category" ? "category" : undefined },
-    yaxis: { ...axis, title: { text: y.title || "", font: { size: 11.5 }, standoff: 6 }, range, tickformat: y.share ? ".0%" : undefined, exponentformat: "e", rangemode: y.zero ? "tozero" : undefined, hoverformat: y.share ? ".1%" : ".4~g" },
+    yaxis: { ...axis, title: { text: y.title || "", font: { size: 11.5 }, standoff: 6 }, range, tickformat: y.share ? ".3~p" : undefined, exponentformat: "e", rangemode: y.zero ? "tozero" : undefined, hoverformat: y.share ? ".1%" : ".4~g" },
     shapes: (spec.lines || []).map((one) => ({ type: "line", x0: one.x0, x1: one.x1, y0: one.y0, y1: one.y1, xref: one.xref || "x", yref: "y", line: { color: token("--muted"), width: 1.2, dash: "dot" } })),
     annotations: (spec.lines || []).filter((one) => one.label).map((one) => ({ text: plain(one.label), x: one.x1, y: one.y1, xref: one.xref || "x", yref: "y", xanchor: "right", yanchor: "bottom", showarrow: false, font: { size: 11, color: token("--muted") } })),
   };

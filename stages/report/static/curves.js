@@ -25,6 +25,7 @@ const TITLES = {
   "completions/clipped_ratio": ["Completions cut at the longest length", "share"], reward_std: ["Spread of the total reward", "standard deviation"],
   "media/wait_s": ["Waiting for clips", "seconds a step"], "media/decoded": ["Clips decoded", "a step"],
 };
+const SMOOTH_BY_ITSELF = new Set(["learning_rate", "num_tokens", "peak_memory_mb"]);
 const SHARES = /frac_reward_zero_std|clipped_ratio|not_scored|mean_token_accuracy|clip_ratio/;
 
 function stagePanel(stage) {
@@ -34,7 +35,7 @@ function stagePanel(stage) {
   const single = (column) => {
     if (!columns[column]) return null;
     const [title, unit] = TITLES[column] || [column, ""];
-    return chart({ id: `curves/${stage.name}/${column}`, title, unit, y: { share: SHARES.test(column) }, traces: [line(column)] });
+    return chart({ id: `curves/${stage.name}/${column}`, title, unit, smooth: SMOOTH_BY_ITSELF.has(column) ? false : undefined, y: { share: SHARES.test(column) }, traces: [line(column)] });
   };
   const several = (id, title, unit, given, y) => {
     const there = given.filter(([column]) => columns[column]);

@@ -1,7 +1,7 @@
 // Heads: numbers predicted beside true ones, and poses drawn.
 function heads(data) {
   const stages = Object.entries(data.heads);
-  if (!stages.length) return data.stages.some((stage) => stage.kind === "head") ? section("heads", "Heads", null, notes(data, "heads") || missing("no head has been measured yet")) : null;
+  if (!stages.length) return data.stages.some((stage) => stage.kind === "Head") ? section("heads", "Heads", null, notes(data, "heads") || missing("no head has been measured yet")) : null;
   return section("heads", "Heads", "What the heads put out for held-out records, beside what is true.", stages.map(([name, found]) => headStage(name, found)), notes(data, "heads"));
 }
 
@@ -68,6 +68,6 @@ function drawPose(picture, place, body, reach, degrees) {
   const limbs = seen.map((at, joint) => ({ joint, depth: body.parents[joint] < 0 ? at[2] : (at[2] + seen[body.parents[joint]][2]) / 2 })).sort((a, b) => a.depth - b.depth);
   picture.replaceChildren(el("line", { x1: -reach * 0.5, x2: reach * 0.5, y1: reach * 0.94, y2: reach * 0.94, class: "floor", "stroke-width": reach * 0.01 }), ...limbs.flatMap(({ joint }) => {
     const [x, y] = seen[joint], parent = body.parents[joint], stroke = body.colours[joint];
-    return [parent < 0 ? null : el("line", { x1: seen[parent][0], y1: seen[parent][1], x2: x, y2: y, stroke, "stroke-width": reach * 0.045, "stroke-linecap": "round" }), el("circle", { cx: x, cy: y, r: reach * 0.028, fill: stroke })];
+    return [parent < 0 ? null : el("line", { x1: seen[parent][0], y1: seen[parent][1], x2: x, y2: y, stroke, "stroke-width": reach * 0.052, "stroke-linecap": "round" }), el("circle", { cx: x, cy: y, r: reach * (body.names[joint] === "Head" ? 0.075 : 0.028), fill: stroke })];
   }).filter(Boolean));
 }
