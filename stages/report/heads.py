@@ -10,6 +10,7 @@ import numpy as np
 
 from omnistage.data.body import drawing, metrics
 from omnistage.data.body.skeleton import joints_m, skeleton
+from omnistage.data.rotations import Floats
 from omnistage.stages.report.reading import Notes, json_of, lines_of, number
 
 MOST_POINTS = 1500
@@ -71,6 +72,7 @@ def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 error = float(metrics.mpjpe_mm(joints_m(made[None]), joints_m(true[None]))[0])
                 entries.append((error, str(row["id"]), str(row["task"]), made, true))
     entries.sort(key=lambda entry: entry[:2])
+    in_camera = sum(_is_head_down(true) for *_, true in entries) > len(entries) / 2
     by_task: dict[str, list[Any]] = {}
     for entry in entries:
         by_task.setdefault(entry[2], []).append(entry)
@@ -78,9 +80,20 @@ def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for task, found in by_task.items():
         for at in _spread(len(found), max(2, MOST_POSES // len(by_task))):
             error, name, _, made, true = found[at]
-            joints = {"made": drawing.pose_json(made)["joints_mm"], "true": drawing.pose_json(true)["joints_mm"]}
+            joints = {"made": _stood(made, in_camera), "true": _stood(true, in_camera)}
             shown.append({"id": name, "task": task, "mpjpe_mm": round(error, 1), "rank": at + 1, "of": len(found)} | joints)
-    return {"of": len(entries), "shown": shown}
+    return {"of": len(entries), "shown": shown, "in_camera": in_camera}
+
+
+def _is_head_down(pose: Floats) -> bool:
+    joints, names = joints_m(pose), list(skeleton().names)
+    return bool(joints[names.index("Head"), 1] < joints[0, 1])
+
+
+def _stood(pose: Floats, in_camera: bool) -> list[list[float]]:
+    """Joints [24, 3] in mm, y up. In the frame of a camera y points down and z away from it: there a standing body is upside down."""
+    joints = drawing.pose_json(pose)["joints_mm"]
+    return [[x, -y, -z] for x, y, z in joints] if in_camera else joints
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -58,7 +58,7 @@ function poses(stage, found) {
   };
   const cards = shown.map(card);
   return el("div", {}, el("h4", { class: "group" }, "Poses, predicted beside true"), el("div", { class: "field some" }, el("label", { for: `turn-${stage}` }, "Turn all bodies"), angle),
-    el("p", { class: "hint" }, `${count(shown.length)} of ${count(found.poses.of)}, of each task evenly spread from the nearest to the farthest. Blue: the body's left; red: its right. Drawn with the lengths of our own body.`), el("ol", { class: "poses" }, cards));
+    el("p", { class: "hint" }, `${count(shown.length)} of ${count(found.poses.of)}, of each task evenly spread from the nearest to the farthest. Blue: the body's left; red: its right. Drawn with the lengths of our own body.${found.poses.in_camera ? " The poses are in the frame of a camera (y down), and are stood upright here." : ""}`), el("ol", { class: "poses" }, cards));
 }
 function ordinal(n) { return n % 100 > 10 && n % 100 < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] || "th"; }
 function drawPose(picture, place, body, reach, degrees) {

@@ -64,6 +64,15 @@ def test_poses_are_drawn_from_the_nearest_to_the_farthest(tmp_path: Path) -> Non
     assert len(found["skeleton"]["parents"]) == 24
 
 
+def test_poses_in_the_frame_of_a_camera_are_stood_upright(tmp_path: Path) -> None:
+    """Turned by 180 degrees about x, as a camera sees it, a body is drawn as it stands without."""
+    camera = FLAT.copy()
+    camera[0] = np.diag([1.0, -1.0, -1.0])
+    found = collected(tmp_path, [row("p", camera.reshape(-1).tolist(), {"rotations": camera.tolist()})])["poses"]
+    assert found["in_camera"]
+    assert np.allclose(found["shown"][0]["true"], drawing.pose_json(FLAT)["joints_mm"], atol=0.2)
+
+
 def test_many_poses_are_a_stated_few(tmp_path: Path) -> None:
     rows = [row(f"p{bent:03d}", FLAT.reshape(-1).tolist(), {"rotations": turned(bent).tolist()}) for bent in range(100)]
     found = collected(tmp_path, rows)["poses"]
