@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_DEFAULT_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: .venv demo test lint typecheck seeds chaos bench clean help
+.PHONY: .venv demo test lint typecheck docs seeds chaos bench clean help
 
 .venv: $(STAMP)  ## build the virtual environment
 
@@ -28,6 +28,10 @@ lint: $(STAMP)  ## ruff over the tree
 
 typecheck: $(STAMP)  ## mypy, strict
 	.ci/typecheck
+
+docs: $(STAMP)  ## the documentation as a site, in build/docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs build/docs
+	@echo "build/docs/index.html"
 
 seeds: $(STAMP)  ## the demo over several seeds
 	$(BIN)/python benchmarks/demo_seeds.py

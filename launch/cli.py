@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
 
     schema = commands.add_parser("schema", help="print the JSON schema of a recipe, for editors")
+    schema.add_argument("--markdown", action="store_true", help="print the recipe reference in its place (docs/recipe.md)")
     schema.set_defaults(command=_schema)
 
     reward_commands.add(commands)
@@ -174,6 +175,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
+    if arguments.markdown:
+        from omnistage.stages.recipe import reference
+
+        print(reference.markdown(), end="")
+        return 0
     from omnistage.stages.recipe import loading as recipes
 
     print(json.dumps(recipes.json_schema(), indent=2))

@@ -15,8 +15,8 @@ import pytest
 from repository import FOLDERS, ROOT, project_files
 
 MOST_LINES = 600
-# The last is a list of graded strings, one a line.
-NOT_READ_BY_PEOPLE = {"constraints.txt", "LICENSE", "tests/rewards/answers.json"}
+# The last two are a list of graded strings, one a line, and a generated page of tables to look things up in.
+NOT_READ_BY_PEOPLE = {"constraints.txt", "LICENSE", "tests/rewards/answers.json", "docs/recipe.md"}
 # Written so that neither matches its own source.
 MACHINE_PATH = re.compile(r"(?<![\w.$}*])/(?:work|root|home|Users)/[\w.-]*")
 REGISTRY = re.compile(r"pypi[.]org|pythonhosted[.]org|download[.]pytorch|index[-]url|find[-]links|https?://\S*/simple\b")
