@@ -24,7 +24,7 @@ test: $(STAMP)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)  ## ruff over the tree
-	$(BIN)/ruff check --output-format concise data rewards rl stages launch tests benchmarks setup.py
+	$(BIN)/ruff check --output-format concise data rewards rl stages launch tests benchmarks docs setup.py
 
 typecheck: $(STAMP)  ## mypy, strict
 	.ci/typecheck

@@ -49,8 +49,9 @@ def test_every_command_of_the_page(demo: Path, capsys: pytest.CaptureFixture[str
             for line in shown:
                 assert line in out.splitlines(), f"{command}\n{out}"
             ran.append(words[1])
-    assert ran == ["data", "data", "run", "run", "compare", "rewards", "evaluate"]
+    assert ran == ["data", "data", "run", "run", "compare", "rewards", "report", "evaluate"]
     assert Path("sheets/a-0.png").is_file()
+    assert Path("runs/mine/report.html").is_file()
     assert files.read_json(Path("results/mine/scores.json"))["items"] == 12
     rendered = answers(list(formats.read("humansense", Path("runs/demo/data/train_video.json"), media_root=Path("runs/demo/data"))))
     own = answers(list(formats.read("conversations", Path("mine.jsonl"), media_root=CLIPS)))

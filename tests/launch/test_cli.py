@@ -46,7 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err.removeprefix("omnistage: ").rstrip("\n")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["plan"], ["evaluate"], ["data", "passrate"], ["rewards", "list"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["plan"], ["evaluate"], ["data", "passrate"], ["rewards", "list"], ["schema"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     code = f"""
 import sys
@@ -66,11 +66,11 @@ def test_dry_run_and_refusal_load_no_torch(folder: Path) -> None:
     code = """
 import sys
 from omnistage.launch.cli import main
-codes = [main(["run", "demo", "--dry-run"]), main(["run", "recipe.yaml", "--set", "seed=x"]), main(["schema"])]
+codes = [main(["run", "demo", "--dry-run"]), main(["run", "recipe.yaml", "--set", "seed=x"]), main(["schema"]), main(["schema", "--markdown"])]
 print(codes, sorted({"torch", "transformers", "trl"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines()[-1] == "[0, 2, 0] []", done.stderr
+    assert done.stdout.splitlines()[-1] == "[0, 2, 0, 0] []", done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(recipes.shipped()))
