@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from omnistage.data.errors import InputError, OmnistageError, Preempted, unknown_name
-from omnistage.launch import data_commands, evaluation_commands, head_commands, plan_command, report_command, reward_commands
+from omnistage.launch import data_commands, evaluation_commands, head_commands, plan_command, report_command, reward_commands, watch_command
 from omnistage.launch.arguments import whole_or_zero
 from omnistage.launch.devices import use_one_device
 from omnistage.launch.failures import Failure
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     reward_commands.add(commands)
     head_commands.add(commands)
     report_command.add(commands)
+    watch_command.add(commands)
     return parser
 
 

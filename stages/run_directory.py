@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from omnistage.stages.recipe.loading import dump
 from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe, Training
 
 VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
+# At the run's lock.
+TRIES = 5
 AGAIN = "again.json"
 # Keys of `media:` that change nothing that a run learns.
 READING = ("cache", "feature_cache", "workers")
@@ -113,10 +116,15 @@ def held(folder: Path) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"run_dir {str(folder)!r}: another run is using it") from error
+        for left in reversed(range(TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if not left:
+                    raise InputError(f"run_dir {str(folder)!r}: another run is using it") from error
+                # Who looks whether a run is under way (`omnistage watch`) has the lock for a moment.
+                time.sleep(0.1)
         yield
 
 

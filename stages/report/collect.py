@@ -21,12 +21,16 @@ from omnistage.stages.report import curves, heads
 from omnistage.stages.report.reading import Notes, json_of, lines_of, plain
 
 START = "00-start"
+# Of figures that `collect` was asked to leave out.
+LATER = "what was measured is being put together"
 # Files from which a summary follows.
 _MEASURED = ("evaluation/scores.json", "head/scores.json", "gate.json", "choice.json", "seconds.json", "start.json", "against.json")
 
 
-def collect(run: Path, *, with_plan: bool = False) -> dict[str, Any]:
+def collect(run: Path, *, with_plan: bool = False, with_summary: bool = True) -> dict[str, Any]:
     """All that a run directory says; with `with_plan` what `omnistage plan` reckons of its recipe, too, which loads torch.
+
+    A summary that has to be made anew loads torch, too; without `with_summary` it is left out, and `notes` says so.
 
     Raises:
         InputError: the folder holds no run.
@@ -35,7 +39,7 @@ def collect(run: Path, *, with_plan: bool = False) -> dict[str, Any]:
     notes = Notes()
     recipe = held["recipe"]
     folders = {stage["name"]: run / f"{number:02d}-{stage['name']}" for number, stage in enumerate(recipe["stages"], start=1)}
-    summary = _summary(run, recipe, folders, notes)
+    summary = _summary(run, recipe, folders, notes, anew=with_summary)
     stages = [_stage(stage, folders[stage["name"]], notes) for stage in recipe["stages"]]
     evaluated = {"(start)": run / START, **folders}
     figures = {name: found for name, folder in evaluated.items() if (found := _figures(folder, notes))}
@@ -74,7 +78,7 @@ def _run(run: Path, held: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]
     setups = [figure["setup"] for figure in figures.values() if figure["setup"]]
     return {
         "name": run.resolve().name,
-        "state": _state(run, stages),
+        "state": state_of(run, all(stage["state"] == "done" for stage in stages)),
         "seconds": clock | {"render_s": start.get("render_s", 0.0), "start_evaluate_s": start.get("evaluate_s", 0.0)},
         "seed": recipe.get("seed"),
         "source": Path(str(held["source"])).name if held.get("source") else None,
@@ -90,8 +94,8 @@ def _run(run: Path, held: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]
     }
 
 
-def _state(run: Path, stages: Sequence[Mapping[str, Any]]) -> str:
-    """`running`, `done` or `stopped`, told from the run's lock and its stages."""
+def state_of(run: Path, done: bool) -> str:
+    """`running`, `done` or `stopped`, told from the run's lock and whether its stages are done."""
     lock = run / ".lock"
     if lock.exists():
         with lock.open("rb") as file:
@@ -102,15 +106,19 @@ def _state(run: Path, stages: Sequence[Mapping[str, Any]]) -> str:
             except OSError:
                 # A file system without locks: nobody knows.
                 pass
-    return "done" if all(stage["state"] == "done" for stage in stages) else "stopped"
+    return "done" if done else "stopped"
+
+
+def state_of_stage(kind: Any, folder: Path) -> str:
+    """`done`, `begun` or `waiting`."""
+    done = (folder / "evaluation" / "scores.json").exists() if kind == "evaluate" else files.is_whole(folder / "model")
+    return "done" if done else "begun" if folder.exists() and any(folder.iterdir()) else "waiting"
 
 
 def _stage(stage: Mapping[str, Any], folder: Path, notes: Notes) -> dict[str, Any]:
     name = stage["name"]
     metrics = curves.of_stage(folder / "metrics.jsonl", notes)
-    measured = (folder / "evaluation" / "scores.json").exists()
-    done = measured if stage.get("kind") == "evaluate" else files.is_whole(folder / "model")
-    state = "done" if done else "begun" if folder.exists() and any(folder.iterdir()) else "waiting"
+    state = state_of_stage(stage.get("kind"), folder)
     if state == "waiting":
         notes.say("curves", f"stage {name} has not begun")
     return {
@@ -122,7 +130,7 @@ def _stage(stage: Mapping[str, Any], folder: Path, notes: Notes) -> dict[str, An
         "steps": metrics["last"],
         "of": stage.get("steps"),
         "seconds": json_of(folder / "seconds.json", notes, "run") or {},
-        "measured": measured,
+        "measured": (folder / "evaluation" / "scores.json").exists(),
         "rewards": [{"name": _label(use), "weight": use.get("weight", 1.0)} for use in stage.get("rewards") or []],
         "settings": {key: stage.get(key) for key in SETTINGS if stage.get(key) is not None},
         "gate": json_of(folder / "gate.json", notes, "run"),
@@ -152,7 +160,7 @@ def _figures(folder: Path, notes: Notes) -> dict[str, Any] | None:
     return scores | {"setup": json_of(folder / "evaluation" / "setup.json", notes, "accuracy")}
 
 
-def _summary(run: Path, recipe: Mapping[str, Any], folders: Mapping[str, Path], notes: Notes) -> dict[str, Any] | None:
+def _summary(run: Path, recipe: Mapping[str, Any], folders: Mapping[str, Path], notes: Notes, *, anew: bool) -> dict[str, Any] | None:
     """The run's `summary.json` where it is of what the directory holds now, else the same computed anew."""
     path = run / "summary.json"
     made = [folder / name for folder in (run / START, *folders.values()) for name in _MEASURED]
@@ -163,6 +171,9 @@ def _summary(run: Path, recipe: Mapping[str, Any], folders: Mapping[str, Path], 
         found = json_of(path, notes, "accuracy")
         if isinstance(found, dict) and _is_of(found, folders):
             return {name: value for name, value in found.items() if name != "run_dir"}
+    if not anew:
+        notes.say("accuracy", LATER)
+        return None
     try:
         from omnistage.stages.measure import summary
         from omnistage.stages.recipe import loading

@@ -21,7 +21,11 @@ from omnistage.stages.report.view import View, as_json, view
 
 STATIC = Path(__file__).with_name("static")
 # In this order they are one script.
-SCRIPTS = ("base.js", "charts.js", "overview.js", "curves.js", "clips.js", "player.js", "compare.js", "heads.js", "about.js", "page.js")
+SCRIPTS = (
+    *("base.js", "charts.js", "overview.js", "curves.js", "clips.js", "player.js", "compare.js", "heads.js", "about.js"),
+    *("keeping.js", "live.js", "page.js"),
+)
+STYLES = ("page.css", "live.css")
 MAX_MB = 20.0
 # Bytes of the page that are no sample, no data, and no library.
 _FRAME = 20_000
@@ -58,14 +62,26 @@ def frame_size() -> int:
 
 def render(made: View) -> str:
     """The page as text."""
-    name = made.data["run"]["name"]
-    about = {"version": metadata.version("omnistage"), "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
-    head = _element("data", made.head() | {"made": about})
+    head = _element("data", made.head() | {"made": about()})
+    return _filled(made.data["run"]["name"], policy(), "\n".join([head, *(_element(key, part) for key, part in made.parts.items())]))
+
+
+def served(name: str) -> str:
+    """The page without data, which it fetches from where it comes from, again and again (`live.js`)."""
+    return _filled(name, policy(live=True), "")
+
+
+def about() -> dict[str, str]:
+    """By what, and when, something was made."""
+    return {"version": metadata.version("omnistage"), "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+
+
+def _filled(name: str, rules: str, data: str) -> str:
     filled = {
         "TITLE": escape(f"{_visible(name)} · omnistage report"),
-        "POLICY": escape(policy(), quote=True),
+        "POLICY": escape(rules, quote=True),
         "STYLE": style(),
-        "DATA": "\n".join([head, *(_element(key, part) for key, part in made.parts.items())]),
+        "DATA": data,
         "LIBRARY": library(),
         "SCRIPT": script(),
     }
@@ -75,18 +91,21 @@ def render(made: View) -> str:
     return "".join(filled[piece] if at % 2 else piece for at, piece in enumerate(pieces))
 
 
-def policy() -> str:
-    """The content security policy: the page's own two scripts, its own styles, media in it or beside it, and no connection."""
+def policy(*, live: bool = False) -> str:
+    """The content security policy: the page's own two scripts, its own styles, media in it or beside it, and no connection; of a `live`
+    page media and connections from where it comes from."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (library(), script()))
     rules = {
         "default-src": "'none'",
         "script-src": hashes,
         "style-src": "'unsafe-inline'",
         "img-src": "data: blob:",
-        "media-src": "data: blob: 'self' file:",
+        "media-src": "'self'" if live else "data: blob: 'self' file:",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
+    if live:
+        rules["connect-src"] = "'self'"
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
@@ -117,7 +136,7 @@ def script() -> str:
 @cache
 def style() -> str:
     """The page's own styles."""
-    return (STATIC / "page.css").read_text("utf-8")
+    return "".join((STATIC / name).read_text("utf-8") for name in STYLES)
 
 
 def _in_script(text: str) -> str:

@@ -54,8 +54,42 @@ class Group:
         return hashlib.sha256(f"{self.stage}/{self.step}/{self.record_id}/{self.number}".encode("utf-8", "surrogatepass")).digest()
 
 
-def groups_of(run: Path, stages: Sequence[Mapping[str, Any]], notes: Notes) -> list[Group]:
+class Kept:
+    """What was read of recorded steps, for who looks at a run again and again: a file is read anew only when it is another one."""
+
+    def __init__(self) -> None:
+        self._worths: dict[Path, tuple[Any, list[_Worth]]] = {}
+        self._samples: dict[Group, tuple[Any, dict[str, Any]]] = {}
+
+    def worths(self, path: Path, weights: Mapping[str, float]) -> list[_Worth]:
+        """What the groups of a file are worth."""
+        mark = _mark(path)
+        held = self._worths.get(path)
+        if held is None or held[0] != mark:
+            held = self._worths[path] = (mark, _worths(path, weights))
+        return held[1]
+
+    def samples(self, groups: Sequence[Group]) -> dict[Group, dict[str, Any]]:
+        """Those of the groups whose samples are known."""
+        return {group: held[1] for group in groups if (held := self._samples.get(group)) and held[0] == _mark(group.path)}
+
+    def keep(self, samples: Mapping[Group, dict[str, Any]]) -> None:
+        """Hold these samples, and no others."""
+        self._samples = {group: (_mark(group.path), sample) for group, sample in samples.items()}
+
+
+def _mark(path: Path) -> Any:
+    """Changes with the file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def groups_of(run: Path, stages: Sequence[Mapping[str, Any]], notes: Notes, kept: Kept | None = None) -> list[Group]:
     """Every group that a run recorded, in order of stages and steps."""
+    read = _worths if kept is None else kept.worths
     out: list[Group] = []
     for stage in stages:
         weights = {use["name"]: float(use["weight"]) for use in stage["rewards"]}
@@ -65,7 +99,7 @@ def groups_of(run: Path, stages: Sequence[Mapping[str, Any]], notes: Notes) -> l
             notes.say("rollouts", f"stage {stage['name']} has recorded no rollouts (keep_rollouts, or no step is done)")
         for path in paths:
             try:
-                out += _of_step(stage["name"], path, weights, last)
+                out += _of_step(stage["name"], path, read(path, weights), last)
             except _errors() as error:
                 notes.say("rollouts", f"{stage['folder']}/rollouts/{path.name} is left out: {' '.join(str(error).split())[:200]}")
     return out
@@ -94,22 +128,44 @@ def total(row: Mapping[str, Any], weights: Mapping[str, float]) -> float | None:
     return sum(weights.get(name, 1.0) * value for name, value in scored.items()) if scored else None
 
 
-def _of_step(stage: str, path: Path, weights: Mapping[str, float], last: dict[str, float]) -> Iterator[Group]:
-    """The groups of one file; `last` holds what each record's completions were worth when it was last drawn, and is brought up to date."""
+@dataclass(frozen=True, slots=True)
+class _Worth:
+    """A group as its file alone tells it."""
+
+    step: int
+    number: int
+    record_id: str
+    task: str
+    modality: str
+    size: int
+    mean: float | None
+    no_spread: bool
+
+
+def _worths(path: Path, weights: Mapping[str, float]) -> list[_Worth]:
     by_group: dict[int, list[dict[str, Any]]] = {}
     for row in _rows(path, only=_LIGHT):
         by_group.setdefault(row["group"], []).append(row)
+    out = []
     for at, rows in by_group.items():
         worth = [value for row in rows if (value := total(row, weights)) is not None]
         mean = sum(worth) / len(worth) if worth else None
-        record = str(rows[0]["record_id"])
-        before = last.get(record)
-        fell = mean is not None and before is not None and mean < before - SAME
-        if mean is not None:
-            last[record] = mean
         no_spread = len(worth) > 1 and max(worth) - min(worth) < SAME
-        place = (stage, int(rows[0]["step"]), int(at), path, record)
-        yield Group(*place, str(rows[0]["task"]), str(rows[0]["modality"]), len(rows), mean, no_spread, fell, before)
+        first = rows[0]
+        place = (int(first["step"]), int(at), str(first["record_id"]), str(first["task"]), str(first["modality"]))
+        out.append(_Worth(*place, len(rows), mean, no_spread))
+    return out
+
+
+def _of_step(stage: str, path: Path, found: Iterable[_Worth], last: dict[str, float]) -> Iterator[Group]:
+    """The groups of one file; `last` holds what each record's completions were worth when it was last drawn, and is brought up to date."""
+    for one in found:
+        before = last.get(one.record_id)
+        fell = one.mean is not None and before is not None and one.mean < before - SAME
+        if one.mean is not None:
+            last[one.record_id] = one.mean
+        place = (stage, one.step, one.number, path, one.record_id, one.task, one.modality)
+        yield Group(*place, one.size, one.mean, one.no_spread, fell, before)
 
 
 def ranked(groups: Sequence[Group]) -> list[Group]:
@@ -130,12 +186,15 @@ def ranked(groups: Sequence[Group]) -> list[Group]:
     return list(dict.fromkeys([*first, *second, *ordered]))
 
 
-def samples_of(groups: Sequence[Group], weights: Mapping[str, Mapping[str, float]], notes: Notes) -> dict[Group, dict[str, Any]]:
+def samples_of(
+    groups: Sequence[Group], weights: Mapping[str, Mapping[str, float]], notes: Notes, kept: Kept | None = None
+) -> dict[Group, dict[str, Any]]:
     """The groups as a page holds them; each file is read once. A file that is gone by now is left out."""
+    out: dict[Group, dict[str, Any]] = {} if kept is None else kept.samples(groups)
     by_path: dict[Path, list[Group]] = {}
     for group in groups:
-        by_path.setdefault(group.path, []).append(group)
-    out: dict[Group, dict[str, Any]] = {}
+        if group not in out:
+            by_path.setdefault(group.path, []).append(group)
     for path, wanted in by_path.items():
         try:
             rows = _rows(path, leave_out=_HEAVY)
@@ -146,6 +205,8 @@ def samples_of(groups: Sequence[Group], weights: Mapping[str, Mapping[str, float
             own = [row for row in rows if row["group"] == group.number]
             if own:
                 out[group] = _sample(group, own, weights.get(group.stage, {}))
+    if kept is not None:
+        kept.keep(out)
     return out
 
 

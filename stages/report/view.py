@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,26 @@ def as_json(value: Any) -> str:
     return told.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def view(run: Path, *, room: int, page: Path | None = None, with_plan: bool = False) -> View:
+def view(
+    run: Path,
+    *,
+    room: int,
+    page: Path | None = None,
+    with_plan: bool = False,
+    found: Mapping[str, Any] | None = None,
+    kept: rollouts.Kept | None = None,
+    clips_of: Callable[[Places, Path | None], Clips] | None = None,
+) -> View:
     """A run in at most about `room` bytes; `page` is where it will lie, for addresses of clips that it does not hold.
+
+    Who looks at a run again and again gives what was `found` in it (of `collect`), what was `kept` of its rollouts, and its own `clips_of`.
 
     Raises:
         InputError: the folder holds no run, or there is no room for what is no sample.
     """
     notes = Notes()
     held = collect.held_by(run)
-    made = View(collect.collect(run, with_plan=with_plan))
+    made = View(collect.collect(run, with_plan=with_plan) if found is None else dict(found))
     left = room - size_of(made.data)
     if left < 0:
         raise InputError(
@@ -73,7 +84,7 @@ def view(run: Path, *, room: int, page: Path | None = None, with_plan: bool = Fa
         )
     folders = {"(start)": run / collect.START} | {stage["name"]: run / stage["folder"] for stage in made.data["stages"]}
     text = int(left * TEXT_SHARE)
-    groups, counted = _groups(run, made.data["stages"], int(text * GROUPS_SHARE), notes)
+    groups, counted = _groups(run, made.data["stages"], int(text * GROUPS_SHARE), notes, kept)
     asked = Asked(run, folders, notes)
     records = asked.ranked()
     samples = []
@@ -86,7 +97,7 @@ def view(run: Path, *, room: int, page: Path | None = None, with_plan: bool = Fa
         samples.append((record, sample))
     if not asked.found:
         notes.say("answers", "no evaluation has answers that could be set side by side")
-    clips = _Clips(Places(run, held["recipe"]), page)
+    clips = (clips_of or Clips)(Places(run, held["recipe"]), page)
     # Both lists from their beginnings: whichever clips there is room for, both have some.
     for at in range(max(len(groups), len(samples))):
         if at < len(groups):
@@ -104,8 +115,8 @@ def view(run: Path, *, room: int, page: Path | None = None, with_plan: bool = Fa
         made.parts[f"item-{number}"] = sample
         made.items.append(_index_of_item(sample, number))
     left -= sum(size_of(part) for part in made.parts.values()) + size_of([made.groups, made.items])
-    told = clips.pack(_limits(held["recipe"]), left)
-    made.parts |= {f"clip-{number}": clip for number, clip in enumerate(clips.packed)}
+    told = clips.pack(limits_of(held["recipe"]), left)
+    made.parts |= clips.parts()
     made.shown = {
         "groups": len(groups),
         "groups_of": counted["groups"],
@@ -125,9 +136,11 @@ def view(run: Path, *, room: int, page: Path | None = None, with_plan: bool = Fa
     return made
 
 
-def _groups(run: Path, stages: Sequence[Mapping[str, Any]], room: int, notes: Notes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _groups(
+    run: Path, stages: Sequence[Mapping[str, Any]], room: int, notes: Notes, kept: rollouts.Kept | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The chosen groups in the order of their choice, and how many of what there are."""
-    found = rollouts.groups_of(run, stages, notes)
+    found = rollouts.groups_of(run, stages, notes, kept)
     counted: dict[str, Any] = {
         "groups": len(found),
         "completions": sum(group.size for group in found),
@@ -136,7 +149,7 @@ def _groups(run: Path, stages: Sequence[Mapping[str, Any]], room: int, notes: No
     }
     chosen = rollouts.ranked(found)[:MOST_GROUPS]
     weights = {stage["name"]: {use["name"]: float(use["weight"]) for use in stage["rewards"]} for stage in stages}
-    sampled = rollouts.samples_of(chosen, weights, notes)
+    sampled = rollouts.samples_of(chosen, weights, notes, kept)
     order = {stage["name"]: at for at, stage in enumerate(stages)}
     out: list[dict[str, Any]] = []
     spent = 0
@@ -161,7 +174,7 @@ def _index_of_item(sample: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {"n": number, "task": sample["task"], "modality": sample["modality"], "right": rights}
 
 
-def _limits(recipe: Mapping[str, Any]) -> MediaLimits:
+def limits_of(recipe: Mapping[str, Any]) -> MediaLimits:
     """How clips were shown to the model; in a page no sound is longer than a page plays."""
     given = recipe.get("media") or {}
     try:
@@ -171,7 +184,7 @@ def _limits(recipe: Mapping[str, Any]) -> MediaLimits:
         return MediaLimits(max_sound_s=media.MOST_S)
 
 
-class _Clips:
+class Clips:
     """The clips of all samples, each once, in the order in which they are wanted."""
 
     def __init__(self, places: Places, page: Path | None) -> None:
@@ -180,9 +193,13 @@ class _Clips:
         self._wanted: dict[MediaRef, int] = {}
         self.packed: list[dict[str, Any]] = []
 
-    def key(self, ref: MediaRef) -> int:
-        """The number of a clip."""
+    def key(self, ref: MediaRef) -> int | str:
+        """The name of a clip."""
         return self._wanted.setdefault(ref, len(self._wanted))
+
+    def parts(self) -> dict[str, Any]:
+        """What was packed, by the ids of its elements."""
+        return {f"clip-{number}": clip for number, clip in enumerate(self.packed)}
 
     def pack(self, limits: MediaLimits, room: int) -> dict[str, int]:
         """Fill `packed` within `room` bytes: in their order, what plays as long as there is room; says how many."""

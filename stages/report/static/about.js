@@ -30,7 +30,7 @@ function throughput(data) {
 function about(data) {
   const clips = data.shown.clips, made = data.made;
   return section("about", "About this page", null, el("ul", { class: "plain" },
-    el("li", {}, `Made by omnistage ${plain(made.version)} on ${plain(made.at)} from the run's directory. Nothing in it is fetched from elsewhere, and nothing is sent.`),
+    el("li", {}, `Made by omnistage ${plain(made.version)} on ${plain(made.at)} from the run's directory. ${made.live ? "It comes from omnistage watch on the machine of the run, which reads and never writes; clips are fetched from it as they are looked at." : "Nothing in it is fetched from elsewhere, and nothing is sent."}`),
     el("li", {}, `It holds ${count(data.shown.groups)} of ${count(data.shown.groups_of)} prompts with their completions and ${count(data.shown.items)} of ${count(data.shown.items_of)} held-out items. Of their ${count(clips.of)} clips ${count(clips.played)} can be played, ${count(clips.still)} are frames or a wave alone, ${count(clips.linked)} are played from their own files beside the page, and ${count(clips.missing)} could not be read. Where --max-mb is reached, clips are left out until they have two fifths of the room for samples, and then samples.`),
     el("li", {}, "Whoever has this page has these texts, frames and sounds, the recipe with its paths, and the names of the files: share it as you would share the data."),
     el("li", {}, "Texts longer than a page can hold are cut, with the number of characters that are left out. Characters that cannot be seen stand as U+ and their number."),

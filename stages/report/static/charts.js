@@ -144,7 +144,7 @@ function layout(spec) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 44, r: 14, t: 10, b: 34 },
     hoverlabel: { bgcolor: token("--raised"), bordercolor: line, font: { color: token("--ink"), size: 12 } },
     hovermode: x.kind === "number" ? "closest" : "x unified", showlegend: false, barmode: "group", bargap: 0.3, bargroupgap: 0.08,
-    dragmode: "zoom",
+    dragmode: "zoom", uirevision: "one",
     xaxis: { ...axis, showgrid: x.kind === "number", title: { text: x.title === undefined ? "step" : x.title, font: { size: 11.5 }, standoff: 6 }, range: x.range, type: x.kind === "category" ? "category" : undefined },
     yaxis: { ...axis, title: { text: y.title || "", font: { size: 11.5 }, standoff: 6 }, range, tickformat: y.share ? ".3~p" : undefined, exponentformat: "e", rangemode: y.zero ? "tozero" : undefined, hoverformat: y.share ? ".1%" : ".4~g" },
     shapes: (spec.lines || []).map((one) => ({ type: "line", x0: one.x0, x1: one.x1, y0: one.y0, y1: one.y1, xref: one.xref || "x", yref: "y", line: { color: token("--muted"), width: 1.2, dash: "dot" } })),

@@ -2,6 +2,7 @@
 function clipView(number) {
   const clip = part(`clip-${number}`);
   if (!clip) return missing("this clip is not in the page");
+  if (clip.later) return laterClip(number, clip);
   const name = el("p", { class: "clip-name" }, said(clip.name));
   if (clip.error) return el("div", { class: "clip" }, name, missing(["the clip cannot be shown: ", said(clip.error)]));
   const parts = [];

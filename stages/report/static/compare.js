@@ -5,7 +5,7 @@ function compare(data) {
   if (!data.items.length || names.length < 1) return section("answers", "Answers side by side", lead, notes(data, "answers") || missing("no evaluation has answers that could be set side by side"));
   const view = el("div", { id: "answer-view" }), position = el("output", { id: "answer-position", "aria-live": "polite" });
   const told = el("p", { class: "hint", id: "answer-counts" });
-  const filters = { before: names[0], after: names.at(-1), what: "", modality: "", task: "", text: "" };
+  const filters = Object.assign(kept("answers", { what: "", modality: "", task: "", text: "" }), { before: names[0], after: names.at(-1) }), looked = kept("answer", { at: null });
   let found = [], at = 0;
   const WHAT = {
     "": () => true, changed: (before, after) => before !== after, right: (before, after) => before === false && after === true, wrong: (before, after) => before === true && after === false,
@@ -14,7 +14,7 @@ function compare(data) {
   const apply = () => {
     found = data.items.filter((item) => WHAT[filters.what](item.right[filters.before], item.right[filters.after]) && (!filters.modality || item.modality === filters.modality)
       && (!filters.task || item.task === filters.task) && (!filters.text || textOf(`item-${item.n}`).includes(filters.text)));
-    at = 0;
+    at = Math.max(0, found.findIndex((item) => part(`item-${item.n}`).id === looked.at));
     const pair = data.shown.pairs.find((one) => one.before === filters.before && one.after === filters.after) || data.shown.pairs.find((one) => one.before === filters.after && one.after === filters.before);
     const turned = pair && pair.before === filters.after;
     told.replaceChildren(pair ? `Of ${count(pair.items)} items ${count(turned ? pair.wrong : pair.right)} became right and ${count(turned ? pair.right : pair.wrong)} became wrong. ` : "",
@@ -31,8 +31,9 @@ function compare(data) {
     view.replaceChildren(found.length ? itemView(part(`item-${found[at].n}`), filters.before, filters.after) : missing("no shown item is like that"));
     view.dataset.shown = found.length ? String(found[at].n) : "";
   };
-  const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) { at = to; show(); } };
-  const set = (name) => (value) => { filters[name] = value; apply(); };
+  const walkTo = (to) => { at = to; looked.at = part(`item-${found[at].n}`).id; show(); };
+  const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) walkTo(to); };
+  const set = (name) => (value) => { filters[name] = value; looked.at = null; apply(); };
   const stages = names.map((name) => [name, plain(name)]);
   const before = choice("answer-before", "Left: after stage", stages, set("before")), after = choice("answer-after", "Right: after stage", stages, set("after"));
   before.querySelector("select").value = filters.before;
@@ -41,10 +42,11 @@ function compare(data) {
   const list = (name) => [...new Set(data.items.map((item) => item[name]))];
   const modality = choice("answer-modality", "Modality", [["", "all modalities"], ...list("modality").map((value) => [value, modalityName(value)])], set("modality"));
   const task = choice("answer-task", "Task", [["", "all tasks"], ...list("task").map((value) => [value, plain(value)])], set("task"));
+  for (const [name, field] of [["what", what], ["modality", modality], ["task", task]]) { const select = field.querySelector("select"); select.value = filters[name]; if (!select.value) filters[name] = select.value = ""; }
   let waiting = 0;
   const search = el("div", { class: "field wide" }, el("label", { for: "answer-text" }, "Text in question or answers"),
-    el("input", { type: "search", id: "answer-text", autocomplete: "off", spellcheck: "false", oninput: (event) => { clearTimeout(waiting); const { value } = event.target; waiting = setTimeout(() => set("text")(value.trim().toLowerCase()), 200); } }));
-  const slider = el("input", { type: "range", id: "answer-slider", min: "1", value: "1", "aria-label": "Place among the matching items", oninput: () => { at = Number(slider.value) - 1; show(); } });
+    el("input", { type: "search", id: "answer-text", value: filters.text || null, autocomplete: "off", spellcheck: "false", oninput: (event) => { clearTimeout(waiting); const { value } = event.target; waiting = setTimeout(() => set("text")(value.trim().toLowerCase()), 200); } }));
+  const slider = el("input", { type: "range", id: "answer-slider", min: "1", value: "1", "aria-label": "Place among the matching items", oninput: () => walkTo(Number(slider.value) - 1) });
   const previous = el("button", { type: "button", class: "step", id: "answer-previous", onclick: () => go(-1) }, el("span", { "aria-hidden": "true" }, "←"), " previous");
   const next = el("button", { type: "button", class: "step", id: "answer-next", onclick: () => go(1) }, "next ", el("span", { "aria-hidden": "true" }, "→"));
   const box = section("answers", "Answers side by side", lead, el("div", { class: "toolbar", role: "group", "aria-label": "Which items" }, before, after, what, modality, task, search),

@@ -1,12 +1,7 @@
-// Puts the page together, and again when its data are new.
-const state = { curvesStage: null };
-
+// Puts the page together: from its own data, or from what it fetches.
 function build(data) {
-  const parts = [glance(data), accuracy(data), probes(data), player(data), compare(data), heads(data), curves(data), dataSection(data), throughput(data), about(data)].filter(Boolean);
-  document.getElementById("main").replaceChildren(...parts);
-  const sections = parts.filter((one) => one.tagName === "SECTION");
-  document.getElementById("nav").replaceChildren(...[["glance", "At a glance"], ...sections.map((one) => [one.id, one.querySelector("h2").textContent])].map(([id, title]) => el("li", {}, el("a", { href: `#${id}` }, title))));
-  follow(parts);
+  for (const [name, make] of Object.entries(SECTIONS)) built.set(name, make(data));
+  place();
 }
 
 /** Marks the section in sight in the navigation. */
@@ -32,5 +27,8 @@ theme.addEventListener("change", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
 
-build(part("data"));
-document.documentElement.dataset.ready = "yes";
+const given = part("data");
+if (given) {
+  build(given);
+  document.documentElement.dataset.ready = "yes";
+} else live();

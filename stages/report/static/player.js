@@ -7,7 +7,8 @@ function player(data) {
   const position = el("output", { id: "rollout-position", "aria-live": "polite" });
   const slider = el("input", { type: "range", id: "rollout-slider", min: "1", value: "1", "aria-label": "Place among the matching prompts" });
   let found = groups, at = 0;
-  const filters = { stage: "", step: "", task: "", modality: "", nospread: false, fell: false, text: "" };
+  const filters = kept("rollouts", { stage: "", step: "", task: "", modality: "", nospread: false, fell: false, text: "" }), looked = kept("rollout", { at: null });
+  const nameOfGroup = (group) => JSON.stringify([group.stage, group.step, part(`group-${group.n}`).id]);
   const values = (name, of) => [...new Set(of.map((group) => group[name]))];
 
   const matches = (group, but) => (but === "stage" || !filters.stage || group.stage === filters.stage) && (but === "step" || !filters.step || String(group.step) === filters.step)
@@ -19,6 +20,7 @@ function player(data) {
     if (filters.step && !groups.some((group) => matches(group))) { filters.step = ""; }
     found = groups.filter((group) => matches(group));
     at = keep && before ? Math.max(0, found.indexOf(before)) : 0;
+    looked.at = found.length ? nameOfGroup(found[at]) : null;
     options();
     show();
   };
@@ -41,17 +43,17 @@ function player(data) {
     view.dataset.shown = found.length ? String(found[at].n) : "";
     warm(found.slice(at + 1, at + 3));
   };
-  const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) { at = to; show(); } };
+  const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) { at = to; looked.at = nameOfGroup(found[at]); show(); } };
 
   const controls = {};
   const field = (name, label) => { const node = choice(`rollout-${name}`, label, [["", "all"]], (value) => { filters[name] = value; apply(); }); controls[name] = node.querySelector("select"); return node; };
-  const check = (name, label, total) => el("label", { class: "check" }, el("input", { type: "checkbox", id: `rollout-${name}`, onchange: (event) => { filters[name] = event.target.checked; apply(); } }), ` ${label}`, el("span", { class: "sub" }, ` ${count(total)}`));
+  const check = (name, label, total) => el("label", { class: "check" }, el("input", { type: "checkbox", id: `rollout-${name}`, checked: filters[name], onchange: (event) => { filters[name] = event.target.checked; apply(); } }), ` ${label}`, el("span", { class: "sub" }, ` ${count(total)}`));
   let waiting = 0;
   const search = el("div", { class: "field wide" }, el("label", { for: "rollout-text" }, "Text in question or completions"),
-    el("input", { type: "search", id: "rollout-text", autocomplete: "off", spellcheck: "false", oninput: (event) => { clearTimeout(waiting); const { value } = event.target; waiting = setTimeout(() => { filters.text = value.trim().toLowerCase(); apply(); }, 200); } }));
+    el("input", { type: "search", id: "rollout-text", value: filters.text || null, autocomplete: "off", spellcheck: "false", oninput: (event) => { clearTimeout(waiting); const { value } = event.target; waiting = setTimeout(() => { filters.text = value.trim().toLowerCase(); apply(); }, 200); } }));
   const previous = el("button", { type: "button", class: "step", id: "rollout-previous", onclick: () => go(-1) }, el("span", { "aria-hidden": "true" }, "←"), " previous");
   const next = el("button", { type: "button", class: "step", id: "rollout-next", onclick: () => go(1) }, "next ", el("span", { "aria-hidden": "true" }, "→"));
-  slider.addEventListener("input", () => { at = Number(slider.value) - 1; show(); });
+  slider.addEventListener("input", () => { at = Number(slider.value) - 1; looked.at = nameOfGroup(found[at]); show(); });
   const bar = el("div", { class: "toolbar", role: "group", "aria-label": "Which rollouts" }, field("stage", "Stage"), field("step", "Step"), field("task", "Task"), field("modality", "Modality"), search,
     el("div", { class: "checks" }, check("nospread", "no spread", groups.filter((group) => group.no_spread).length), check("fell", "reward fell", groups.filter((group) => group.fell).length)));
   const walk = el("div", { class: "walk" }, previous, slider, position, next);
@@ -62,7 +64,9 @@ function player(data) {
     if (event.key === "ArrowLeft" || event.key === "k") { go(-1); event.preventDefault(); }
   });
   // The last step of the last stage says most; what it lacks is a select away.
-  at = Math.max(0, groups.findLastIndex((group) => !group.no_spread));
+  found = groups.filter((group) => matches(group));
+  const again = looked.at === null ? -1 : found.findIndex((group) => nameOfGroup(group) === looked.at);
+  at = again >= 0 ? again : Math.max(0, found.findLastIndex((group) => !group.no_spread));
   options();
   show();
   return box;

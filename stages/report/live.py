@@ -1,0 +1,221 @@
+"""A run under way as its page fetches it: made anew in the background when files have changed and somebody asks, and no more often than a
+stated share of the time, so that who looks takes little from who trains."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omnistage.data.errors import InputError, OmnistageError
+from omnistage.data.media import MediaLimits
+from omnistage.data.records import MediaRef
+from omnistage.stages.report import collect, media, page, rollouts
+from omnistage.stages.report.places import Places
+from omnistage.stages.report.view import MOST_CLIPS, Clips, View, limits_of, view
+
+# As large as a page on disk may be; nearly all of it is texts, for clips are fetched one by one.
+ROOM = 16_000_000
+# Of the time, at most a tenth is spent on looking, and there is a pause of this many seconds at least.
+SHARE, PAUSE_S = 0.1, 1.0
+# Bytes of small files to play that are kept, the latest ones.
+KEPT_CLIPS = 128_000_000
+MOST_NAMES = 20 * MOST_CLIPS
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is there to fetch, as it is and gzipped, and a tag that changes with it."""
+
+    body: bytes
+    zipped: bytes
+    tag: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A clip: what is said of it, and the small file to play."""
+
+    told: dict[str, Any]
+    content: bytes | None
+    kind: str
+
+
+class Live:
+    """The state of one run for a server of it. `close` ends its thread."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._secret = secrets.token_bytes(16)
+        self._kept = rollouts.Kept()
+        self._refs: OrderedDict[str, MediaRef] = OrderedDict()
+        self._limits = MediaLimits()
+        self._clips: OrderedDict[str, Shown] = OrderedDict()
+        # Decoding takes one core at most.
+        self._decoding = threading.Lock()
+        self._asked, self._closed, self._there = threading.Event(), threading.Event(), threading.Event()
+        self._answer: Answer | None = None
+        self._thread = threading.Thread(target=self._renew_when_asked, name="renew", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread that looks."""
+        self._closed.set()
+        self._asked.set()
+
+    def answer(self, wait_s: float = 120) -> Answer | None:
+        """What was made last; has it made anew if files have changed. None where nothing could be made."""
+        self._asked.set()
+        self._there.wait(wait_s)
+        return self._answer if self._thread.is_alive() else None
+
+    def clip(self, name: str) -> Shown | None:
+        """A clip of those that the page was told of, by its name there."""
+        ref = self._refs.get(name)
+        if ref is None:
+            return None
+        with self._decoding:
+            found = self._clips.get(name)
+            if found is None:
+                found = self._clips[name] = _shown(name, media.packed(ref, self._limits))
+            self._clips.move_to_end(name)
+            while len(self._clips) > 1 and sum(len(one.content or b"") for one in self._clips.values()) > KEPT_CLIPS:
+                self._clips.popitem(last=False)
+        return found
+
+    def name(self, ref: MediaRef) -> str:
+        """A clip's name: the same as long as this runs, and nothing that a path could be read from."""
+        told = hashlib.blake2b(repr(ref).encode("utf-8", "surrogatepass"), key=self._secret, digest_size=12).hexdigest()
+        self._refs[told] = ref
+        self._refs.move_to_end(told)
+        while len(self._refs) > MOST_NAMES:
+            self._refs.popitem(last=False)
+        return told
+
+    def _renew_when_asked(self) -> None:
+        seen: Any = None
+        while True:
+            self._asked.wait()
+            if self._closed.is_set():
+                return
+            self._asked.clear()
+            began = time.monotonic()
+            marks = marks_of(self.run)
+            if marks != seen:
+                # torch, which a summary needs, takes seconds to load: the page is there before it.
+                for with_summary in (False, True):
+                    content = self._content(with_summary=with_summary)
+                    self._answer = answer_of(content)
+                    self._there.set()
+                    if not _is_partial(content):
+                        break
+                seen = marks
+            self._closed.wait(max(PAUSE_S, (time.monotonic() - began) * (1 / SHARE - 1)))
+
+    def _content(self, *, with_summary: bool) -> dict[str, Any]:
+        """What the page fetches: the view's data, its parts by their ids, and signatures of those; or what it waits for."""
+        try:
+            found = collect.collect(self.run, with_summary=with_summary)
+            made = view(self.run, room=ROOM, found=found, kept=self._kept, clips_of=lambda places, _: Served(places, self))
+        except (OmnistageError, OSError) as error:
+            return {"waiting": waits_for(self.run) or " ".join(str(error).split())[:500]}
+        self._limits = limits_of(found["run"]["recipe"])
+        return {"data": made.head() | {"made": page.about() | {"live": True}}, "parts": made.parts, "signs": _signs(made)}
+
+
+class Served(Clips):
+    """Clips that are named, and decoded when they are asked for."""
+
+    def __init__(self, places: Places, live: Live) -> None:
+        super().__init__(places, None)
+        self._live = live
+        self._entries: dict[str, dict[str, Any]] = {}
+
+    def key(self, ref: MediaRef) -> int | str:
+        """A name that stays the same as others come."""
+        path = self._places.of(ref.path)
+        sound = None if ref.sound is None else self._places.of(ref.sound)
+        entry: dict[str, Any] = {"name": Path(ref.path).name, "kind": ref.kind}
+        there = MediaRef(ref.kind, path or ref.path, sound, ref.blank, ref.fps, ref.shuffle)
+        name = self._live.name(there)
+        entry |= {"error": "the file is not where the run found it"} if path is None else {"later": name}
+        self._entries[name] = entry
+        return name
+
+    def pack(self, limits: MediaLimits, room: int) -> dict[str, int]:
+        """How many there are; none is decoded now."""
+        missing = sum("error" in entry for entry in self._entries.values())
+        return {"of": len(self._entries), "played": len(self._entries) - missing, "still": 0, "linked": 0, "missing": missing}
+
+    def parts(self) -> dict[str, Any]:
+        """The named clips by the ids of their elements."""
+        return {f"clip-{name}": entry for name, entry in self._entries.items()}
+
+
+def waits_for(run: Path) -> str | None:
+    """What a folder lacks of being a run; None where it is one."""
+    if not run.is_dir():
+        return f"{run} is not there yet; it is made when omnistage run has read its recipe and its files"
+    if not (run / "run.json").is_file():
+        return f"{run} holds no run.json yet; it is written when omnistage run has read its recipe and its files"
+    return None
+
+
+def marks_of(run: Path) -> list[Any]:
+    """Changes when a file changes that a view is made of, or when the run ends."""
+    watched = ("*", "*/*.json*", "*/rollouts", "*/evaluation/*.json*", "*/head/*.json*", "*/model/manifest.json")
+    out: list[Any] = []
+    for path in sorted({path for pattern in watched for path in run.glob(pattern)}):
+        try:
+            found = path.stat()
+        except OSError:
+            continue
+        out.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
+    return [collect.state_of(run, done=False), out]
+
+
+def answer_of(content: dict[str, Any]) -> Answer:
+    """As it goes over the wire. The tag leaves out when it was made: that alone is no news."""
+    body = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode()
+    made = content.get("data", {}).get("made", {})
+    lasting = body.replace(json.dumps(made.get("at", "")).encode(), b"")
+    return Answer(body, gzip.compress(body, 1, mtime=0), f'"{hashlib.sha256(lasting).hexdigest()[:32]}"')
+
+
+def _is_partial(content: dict[str, Any]) -> bool:
+    return any(note["line"] == collect.LATER for note in content.get("data", {}).get("notes", []))
+
+
+def _signs(made: View) -> dict[str, str]:
+    """What changes with the rollouts, and with the answers, that a page holds."""
+    out = {}
+    for name, begins in (("rollouts", "group-"), ("answers", "item-")):
+        parts = {key: part for key, part in made.parts.items() if key.startswith(begins)}
+        out[name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return out
+
+
+def _shown(name: str, packed: dict[str, Any]) -> Shown:
+    """A packed clip with its file beside it, under the same name."""
+    told = dict(packed)
+    content, kind = None, ""
+    for key in ("video", "sound"):
+        if key in told:
+            kind = told[key].partition(";")[0].removeprefix("data:")
+            content = base64.b64decode(told[key].partition(",")[2])
+            told[key] = f"clips/{name}.mp4"
+    return Shown(told, content, kind)
+
+
+def check(run: Path) -> None:
+    """Raises `InputError` where the folder can be no run, however long one waits."""
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run}: is a file; allowed: the folder of a run (run_dir)")
