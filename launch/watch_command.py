@@ -25,8 +25,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     watch = commands.add_parser(
         "watch",
         help="a run under way: its page, refreshing by itself, and its progress in the terminal",
-        description="Serves the page of omnistage report for a run under way, on this machine's loopback alone and behind a secret address, "
-        "and shows the run's progress here. It reads and never writes. Ends with Ctrl-C.",
+        description="Serves the page of omnistage report for a run under way, on this machine's loopback alone and behind a secret "
+        "address, and shows the run's progress here. It reads and never writes. Ends with Ctrl-C.",
     )
     watch.add_argument("run", metavar="RUN", help="folder of the run (run_dir); one that is not there yet is waited for")
     watch.add_argument("--port", type=whole_or_zero, default=0, metavar="N", help="port of 127.0.0.1 (0: one that is free)")

@@ -17,7 +17,7 @@ from omnistage.rl.grpo_trainer import OmniGRPOTrainer
 from omnistage.rl.sampler import Pool
 from omnistage.rl.vllm_rollout import requirements
 from omnistage.rl.vllm_rollout.generation import Settings
-from omnistage.stages import presentation, training
+from omnistage.stages import presentation, samples, training
 from omnistage.stages.recipe.batching import batching
 from omnistage.stages.recipe.schema import GrpoStage, Recipe
 
@@ -120,9 +120,13 @@ def run(
     """Train from `start` and leave `out/model`."""
     records, pools = rows
     args = config(stage, recipe, out, len(records), start.seed)
+    rewards, log = rewards_of(stage), training.RunLog(out, stage.name)
+    weights = {reward.__name__: use.weight for reward, use in zip(rewards, stage.rewards, strict=True)}
+    logged = samples.Samples(stage.name, weights, encoder.shape.limits, args.max_steps)
+    recorder = samples.recorder(partial(rollouts.write, out / "rollouts"), logged, lambda: log.writer)
     trainer = OmniGRPOTrainer(
         training.load(stage, recipe, start),
-        rewards_of(stage),
+        rewards,
         args=args,
         records=records,
         pools=pools,
@@ -131,8 +135,8 @@ def run(
         shared_prefix=stage.shared_prefix,
         refill_rounds=stage.dynamic_sampling.rounds if stage.dynamic_sampling else 0,
         vllm_settings=vllm_settings(stage),
-        recorder=partial(rollouts.write, out / "rollouts") if stage.keep_rollouts else None,
+        recorder=recorder if stage.keep_rollouts else None,
         peft_config=training.adapter(stage, recipe),
-        callbacks=list(training.callbacks(out, stage)),
+        callbacks=list(training.callbacks(out, stage, log)),
     )
     training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

@@ -378,6 +378,6 @@ def write_folder(
     files.seal(folder)
 
 
-def callbacks(out: Path, stage: Training) -> Sequence[TrainerCallback]:
-    """The callbacks of every training stage."""
-    return [RunLog(out, stage.name), Retention(out, stage), NoStaleGradients(), SkipNonFinite(out, stage.name), SaveAndStop()]
+def callbacks(out: Path, stage: Training, log: RunLog | None = None) -> Sequence[TrainerCallback]:
+    """The callbacks of every training stage; `log` where others write to it, too."""
+    return [log or RunLog(out, stage.name), Retention(out, stage), NoStaleGradients(), SkipNonFinite(out, stage.name), SaveAndStop()]

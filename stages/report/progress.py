@@ -1,4 +1,4 @@
-"""How far a run is: each stage's steps, newest figures, seconds a step and time left; read from a few small files, nothing heavy is loaded."""
+"""How far a run is: each stage's steps, newest figures, seconds a step and time left; of a few small files, without anything heavy."""
 
 from __future__ import annotations
 
