@@ -31,6 +31,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import integration_utils
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from omnistage.data.errors import OmnistageError, RecipeError, unknown_name
@@ -128,9 +129,21 @@ def built(config: type[ConfigT], stage: Training, settings: Mapping[str, Any]) -
             raise RecipeError(f"{where}: {unknown_name(f'field of {config.__name__}', key, known)}")
     try:
         made: ConfigT = config(**settings)
-        return made
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}: {config.__name__} says: {' '.join(str(error).split())}") from error
+    check_reporters(f"{where}.report_to", made.report_to)
+    return made
+
+
+def check_reporters(where: str, names: Sequence[str]) -> None:
+    """Raises `RecipeError` for what transformers cannot report to, or not as things are installed here."""
+    available = integration_utils.get_available_reporting_integrations()
+    for name in names:
+        if name not in integration_utils.INTEGRATION_TO_CALLBACK:
+            raise RecipeError(f"{where}: {unknown_name('reporter', name, integration_utils.INTEGRATION_TO_CALLBACK)}")
+        # The two that transformers does not list as it looks.
+        if name not in (*available, "flyte", "azure_ml"):
+            raise RecipeError(f"{where}: {name!r} is not installed here; installed: {', '.join(available)}")
 
 
 def common_settings(stage: Training, model: Model, launch: Launch, out: Path, *, steps: int, seed: int) -> dict[str, Any]:

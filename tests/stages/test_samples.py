@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import wave
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from events import events_of
+from omnistage.data.errors import RecipeError
 from omnistage.data.media import MediaLimits
-from omnistage.stages import files
+from omnistage.stages import files, training
 from omnistage.stages.samples import MOST_STEPS, SIDE, Samples, as_code
 from report_run import completion
 from small_run import grpo, omnistage, recipe, sources, write
@@ -106,3 +108,15 @@ def test_reporters_of_transformers_are_untouched(reported: Path) -> None:
     found: dict[Any, Any] = events_of(folder)
     row = next(row for row in files.read_lines(reported / "metrics.jsonl") if row["step"] == 1)
     assert found["train/reward", 1].simple_value == pytest.approx(row["reward"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["wanbd"], "unknown reporter 'wanbd'; did you mean 'wandb'?"),
+        (["codecarbon"], "'codecarbon' is not installed here; installed: tensorboard"),
+    ],
+)
+def test_a_reporter_that_is_not_there_is_one_line(given: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(f"stages.video.trainer.report_to: {said}")):
+        training.check_reporters("stages.video.trainer.report_to", given)

@@ -144,7 +144,7 @@ def test_clips_are_fetched_by_name_and_in_parts(serving: Watched) -> None:
     whole = serving.ask(address)
     assert (whole.status, whole.headers["Content-Type"], whole.headers["Accept-Ranges"]) == (200, "video/mp4", "bytes")
     with av.open(io.BytesIO(whole.body)) as file:
-        assert sum(1 for _ in file.decode(video=0)) > 4
+        assert sum(1 for _ in file.decode(video=0)) == 4
     size = len(whole.body)
     for asked, start, end in (
         ("bytes=0-99", 0, 99),
