@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 def events_of(folder: Path) -> dict[tuple[str, int], Any]:
     """Every value of the files of a folder, by tag and step."""
-    found = {}
+    found: dict[tuple[str, int], Any] = {}
     for path in sorted(folder.glob("events.out.tfevents.*")):
         raw, start = path.read_bytes(), 0
         while start < len(raw):
