@@ -108,13 +108,13 @@ def line(state: Mapping[str, Any]) -> str:
     parts = [f"{visible(state['run'])}: {STATES[state['state']]}"]
     if now is not None:
         told = f"{visible(now['name'])} step {now['step']} of {now['of'] if now['of'] is not None else 'unknown'}"
-        named = (
+        named = [
             ("reward", short(now["reward"])),
             ("accuracy", share(now["accuracy"])),
             ("loss", short(now["loss"])),
             ("KL", short(now["kl"])),
-        )
-        named = (*named, ("no spread", share(now["no_spread"])), ("s a step", short(now["step_s"])))
+        ]
+        named += [("no spread", share(now["no_spread"])), ("s a step", short(now["step_s"]))]
         parts += [told, *(f"{name} {value}" for name, value in named if value != "–")]
     measured = [(stage["name"], stage["held_out"]) for stage in state["stages"] if stage["held_out"] is not None]
     if measured:
