@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import importlib
 import json
 import secrets
 import threading
@@ -24,8 +25,8 @@ from omnistage.stages.report.view import MOST_CLIPS, Clips, View, limits_of, vie
 
 # As large as a page on disk may be; nearly all of it is texts, for clips are fetched one by one.
 ROOM = 16_000_000
-# Of the time, at most a tenth is spent on looking, and there is a pause of this many seconds at least.
-SHARE, PAUSE_S = 0.1, 1.0
+# Of the time, about a tenth at most is spent on looking; between two looks there is a pause of so many seconds at least, and at most.
+SHARE, PAUSE_S, MOST_PAUSE_S = 0.1, 1.0, 60.0
 # Bytes of small files to play that are kept, the latest ones.
 KEPT_CLIPS = 128_000_000
 MOST_NAMES = 20 * MOST_CLIPS
@@ -117,8 +118,11 @@ class Live:
                     self._there.set()
                     if not _is_partial(content):
                         break
+                    # Once, so it does not count for how often there is a look.
+                    importlib.import_module("omnistage.stages.measure.summary")
+                    began = time.monotonic()
                 seen = marks
-            self._closed.wait(max(PAUSE_S, (time.monotonic() - began) * (1 / SHARE - 1)))
+            self._closed.wait(min(MOST_PAUSE_S, max(PAUSE_S, (time.monotonic() - began) * (1 / SHARE - 1))))
 
     def _content(self, *, with_summary: bool) -> dict[str, Any]:
         """What the page fetches: the view's data, its parts by their ids, and signatures of those; or what it waits for."""
