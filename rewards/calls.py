@@ -13,7 +13,6 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
@@ -77,7 +76,7 @@ async def _scored(
     async def on(rows: Sequence[int], given: dict[str, Any]) -> Values:
         some = _of_rows({"completions": completions} | given, rows, len(completions))
         kept = {name: column for name, column in some.items() if wanted is None or name in wanted}
-        values = function(**kept) if is_async or call.timeout_s is None else _within(call.timeout_s, partial(function, **kept), call.name)
+        values = function(**kept) if is_async or call.timeout_s is None else _within(call.timeout_s, function, kept, call.name)
         if inspect.isawaitable(values):
             if not is_async:
                 raise RewardError(f"reward {call.name!r} is not async and returns something to wait for; write it as `async def`")
@@ -112,13 +111,20 @@ async def _scored(
     return spread
 
 
-def _within(seconds: float, function: Callable[[], T], name: str) -> T:
-    """What the function returns, if it does in time. One that does not is left behind in its thread, which nothing can end."""
+def _within(seconds: float, function: Callable[..., T], columns: Mapping[str, Any], name: str) -> T:
+    """What the function returns for the columns, if it does in time. One that does not is left behind in its thread, which nothing can end;
+    what it logs there would be another step's, and is dropped."""
     ended: Future[T] = Future()
+    late = threading.Event()
+
+    def in_time(log: Callable[..., None]) -> Callable[..., None]:
+        return lambda *values: None if late.is_set() else log(*values)
+
+    guarded = {column: in_time(value) if column in UNLOGGED else value for column, value in columns.items()}
 
     def run() -> None:
         try:
-            ended.set_result(function())
+            ended.set_result(function(**guarded))
         # To the one who waits.
         except BaseException as error:  # noqa: BLE001
             ended.set_exception(error)
@@ -126,6 +132,7 @@ def _within(seconds: float, function: Callable[[], T], name: str) -> T:
     threading.Thread(target=run, name=f"reward {name}", daemon=True).start()
     # A TimeoutError of the function itself is no lateness.
     if not wait([ended], timeout=seconds).done:
+        late.set()
         raise _too_long(name, seconds)
     return ended.result()
 
@@ -149,11 +156,13 @@ def _too_long(name: str, seconds: float) -> RewardTimeoutError:
 async def _fails_on(
     on: Callable[[Sequence[int], dict[str, Any]], Coroutine[Any, Any, Values]], rows: Sequence[int], columns: dict[str, Any]
 ) -> list[int]:
-    """The rows that a reward fails on alone; all of them where it fails on none alone."""
+    """The rows that a reward fails on alone; all of them where it fails on none alone. Behind one that it hangs on, none is asked."""
     failed = []
-    for row in rows:
+    for at, row in enumerate(rows):
         try:
             await on([row], columns)
+        except RewardTimeoutError:
+            return [*failed, *rows[at:]]
         except (Exception, SystemExit) as error:
             if isinstance(error, InputError):
                 raise

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def read_lines(path: Path) -> list[Any]:
     """Values of a file with one JSON value a line; a last line without its end was cut by a kill and is left out."""
     # Not splitlines: text inside a value may hold other line separators, as U+2028.
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a stage's log that can be read, each with its `step`; a power loss may leave lines that cannot."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
 
 
 def digest(path: Path) -> str:

@@ -5,6 +5,7 @@ A checkpoint goes when a newer one is sealed, never before: a run that is killed
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from omnistage.data.errors import RecipeError, unknown_name
+from omnistage.data.errors import unknown_name
 from omnistage.stages import files
+from omnistage.stages.main_process import say
 from omnistage.stages.recipe.keeping import Keep
 from omnistage.stages.recipe.schema import Training
 
@@ -48,16 +50,12 @@ def remove(checkpoint: Path) -> None:
 def to_go(steps: Sequence[int], keep: Keep, rows: Sequence[Mapping[str, Any]], every: int) -> list[int]:
     """Those of the checkpoints at `steps`, in order, that need not stay. What was removed before changes nothing: the best stay.
 
-    `rows` is the stage's log; a checkpoint's figure is its mean over the `every` steps that led to it.
-
-    Raises:
-        KeyError: no row has the figure that is kept by.
+    `rows` is the stage's log; a checkpoint's figure is its mean over the `every` steps that led to it. One without a figure is not among
+    the best.
     """
     staying = set(steps[-keep.newest :])
     if keep.best:
         figures = {step: mean for step in steps if (mean := _mean(rows, keep.by, step - every, step)) is not None}
-        if not figures:
-            raise KeyError(keep.by)
         sign = 1 if keep.lowest else -1
         # Of equals the earlier stays.
         staying |= set(sorted(figures, key=lambda step: (sign * figures[step], step))[: keep.best])
@@ -66,7 +64,7 @@ def to_go(steps: Sequence[int], keep: Keep, rows: Sequence[Mapping[str, Any]], e
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str, after: int, until: int) -> float | None:
     logged = [float(row[name]) for row in rows if name in row and after < row["step"] <= until]
-    return sum(logged) / len(logged) if logged else None
+    return sum(logged) / len(logged) if logged and all(map(math.isfinite, logged)) else None
 
 
 class Retention(TrainerCallback):  # type: ignore[misc]
@@ -74,17 +72,26 @@ class Retention(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, out: Path, stage: Training) -> None:
         self.out, self.stage, self.keep = out, stage, of(stage)
+        self._warned = False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.keep is None or not PartialState().is_main_process:
             return
-        checkpoints = dict(whole(self.out))
-        rows = files.read_lines(self.out / LOG)
-        try:
-            going = to_go(list(checkpoints), self.keep, rows, self.stage.save_every or 1)
-        except KeyError:
-            logged = {name for row in rows for name in row} - {"step"}
-            told = unknown_name("logged figure", self.keep.by, logged)
-            raise RecipeError(f"stages.{self.stage.name}.keep.by: {told}") from None
-        for step in going:
+        # What a run that went on from an earlier step has not come to again is left alone: it may be damaged, and counts for no newest.
+        checkpoints = {step: path for step, path in whole(self.out) if step <= state.global_step}
+        rows = files.read_log(self.out / LOG)
+        self._warn(rows)
+        for step in to_go(list(checkpoints), self.keep, rows, self.stage.save_every or 1):
             remove(checkpoints[step])
+        for path in (self.out / "checkpoints").glob("checkpoint-*"):
+            # A removal or a save that was cut short: all processes have sealed theirs.
+            if not (path / files.MANIFEST).exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _warn(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Say once that no step has logged what is kept by; a run is not ended for it, and what is newest stays."""
+        logged = {name for row in rows for name in row} - {"step"}
+        if self.keep is None or not self.keep.best or not logged or self.keep.by in logged or self._warned:
+            return
+        self._warned = True
+        say(f"warning: stages.{self.stage.name}.keep.by: {unknown_name('logged figure', self.keep.by, logged)}; the newest stay")

@@ -20,7 +20,10 @@ from omnistage.stages.main_process import on_main, say
 from omnistage.stages.recipe.loading import dump
 from omnistage.stages.recipe.schema import GrpoStage, HeadStage, Recipe, Training
 
-VERSIONS = ("omnistage", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "av", "decord", "qwen-omni-utils")
+VERSIONS = (
+    *("omnistage", "torch", "transformers", "tokenizers", "trl", "accelerate", "peft", "deepspeed", "flash-attn", "vllm"),
+    *("av", "decord", "qwen-omni-utils"),
+)
 # At the run's lock.
 TRIES = 5
 AGAIN = "again.json"

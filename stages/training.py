@@ -225,7 +225,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             torch.cuda.reset_peak_memory_stats()
         self.out.mkdir(parents=True, exist_ok=True)
         # A killed run may have logged steps that its last checkpoint does not hold; they are done again.
-        kept = [row for row in files.read_lines(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
+        kept = [row for row in files.read_log(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
         files.write_lines(self.path, kept)
         self.writer = SummaryWriter(str(self.out / "events"), purge_step=state.global_step + 1)
         self.bar = tqdm(desc=self.name, total=state.max_steps, initial=state.global_step, disable=None, leave=False)

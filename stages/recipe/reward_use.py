@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -47,7 +47,9 @@ class RewardUse(Section):
     only: Only | None = Field(None, description="rows that it scores; null: all")
     segment: Segment | None = Field(None, description="the part whose tokens its advantage reaches; null: as the reward says, else all")
     on_error: OnError = Field("stop", description="stop: a failure ends the run; mask: the completions it fails on are not scored")
-    timeout_s: Positive | None = Field(None, description="a call that takes longer fails, as on_error says; null: no limit")
+    timeout_s: Annotated[Positive, Field(le=86_400)] | None = Field(
+        None, description="a call that takes longer fails, as on_error says; null: no limit"
+    )
     label: str | None = Field(None, pattern=r"^[\w.-]+$", description="name in the metrics; null: the reward's own")
 
     @field_validator("name")

@@ -125,6 +125,12 @@ class Training(Named):
         return self
 
     @model_validator(mode="after")
+    def what_is_kept_by_is_logged(self) -> Self:
+        if self.keep is not None and self.keep.best and self.keep.by == "reward" and not isinstance(self, GrpoStage):
+            raise ValueError("keep.best is given and keep.by is 'reward', which only grpo stages log; name a figure such as loss")
+        return self
+
+    @model_validator(mode="after")
     def there_is_a_checkpoint_to_choose(self) -> Self:
         if self.choose is not None and self.save_every is None:
             raise ValueError("choose is given and save_every is null; give save_every: one of its checkpoints is chosen")

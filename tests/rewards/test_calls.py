@@ -33,6 +33,23 @@ async def later_hangs(completions, **columns):
     return [1.0] * len(completions)
 
 
+LATE = []
+
+
+def logs_late(completions, log_metric, **columns):
+    time.sleep(0.6)
+    log_metric("late", 1.0)
+    LATE.append(True)
+    return [1.0] * len(completions)
+
+
+def fails_or_hangs(completions, **columns):
+    if "bad" in completions:
+        raise ValueError("bad")
+    time.sleep(60 if "slow" in completions else 0)
+    return [1.0] * len(completions)
+
+
 def own_timeout(completions, **columns):
     raise TimeoutError("a socket's")
 
@@ -301,3 +318,19 @@ def test_a_reward_that_hangs_is_left_behind(own: str, name: str) -> None:
 def test_a_rewards_own_time_out_is_its_own_failure(own: str) -> None:
     with pytest.raises(RewardError, match=r"reward .own_timeout. failed.*TimeoutError: a socket"):
         value_of(load(RewardSpec(f"{own}:own_timeout", timeout_s=5.0)), ["a"])
+
+
+def test_what_a_reward_logs_too_late_is_dropped(own: str) -> None:
+    logged: dict[str, float] = {}
+    reward = load(RewardSpec(f"{own}:logs_late", timeout_s=0.1, on_error="mask"))
+    assert value_of(reward, ["a"], log_metric=logged.__setitem__) == [None]
+    time.sleep(1.5)
+    assert logged == {"rewards/logs_late/failed": 1.0}
+
+
+def test_rows_behind_one_that_hangs_are_not_asked_one_by_one(own: str) -> None:
+    """The first row fails, the others would hang for their time-out each."""
+    reward = load(RewardSpec(f"{own}:fails_or_hangs", timeout_s=0.3, on_error="mask"))
+    began = time.monotonic()
+    assert value_of(reward, ["bad", *["slow"] * 20]) == [None] * 21
+    assert time.monotonic() - began < 3
