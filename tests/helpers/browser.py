@@ -1,4 +1,4 @@
-"""Pages of reports in Debian's Chromium, without a network; tests skip where it is not installed."""
+"""Pages of reports in Debian's Chromium, without a network; tests skip where that is not installed, and fail where playwright is missing beside it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def chromium() -> Iterator[Any]:
     """The browser, started once a session."""
     if CHROMIUM is None:
         pytest.skip(NO_CHROMIUM)
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+    from playwright import sync_api
+
     with sync_api.sync_playwright() as started:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
@@ -54,12 +55,18 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, path: Path, *, width: int = 1400, height: int = 900, scheme: str = "light") -> Iterator[Opened]:
-    """A page from disk, drawn. Whatever it asks of a network fails, and counts as a fault."""
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", offline=True)
+def opened(
+    browser: Any, path: Path, *, width: int = 1400, height: int = 900, scheme: str = "light", bypass_csp: bool = False
+) -> Iterator[Opened]:
+    """A page from disk, drawn. Whatever it asks of a network fails, and counts as a fault; `bypass_csp` is for tools that are put into it."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", offline=True, bypass_csp=bypass_csp
+    )
     found = Opened(context.new_page())
     found.page.on("console", lambda message: found.faults.append(message.text) if message.type in ("error", "warning") else None)
     found.page.on("pageerror", lambda error: found.faults.append(str(error)))
+    found.page.on("dialog", lambda dialog: (found.faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    found.page.on("popup", lambda popup: found.faults.append(f"popup: {popup.url}"))
     found.page.on("request", lambda asked: found.faults.append(asked.url) if asked.url.startswith(("http", "ws")) else None)
     try:
         found.page.goto(path.resolve().as_uri())

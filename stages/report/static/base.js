@@ -107,6 +107,8 @@ function choice(id, label, options, onchange) {
   const select = el("select", { id, onchange: () => onchange(select.value) }, options.map(([value, text]) => el("option", { value }, text)));
   return el("div", { class: "field" }, el("label", { for: id }, label), select);
 }
+/** Marks a button that can do no more. It is not `disabled`: that would drop the focus it has. */
+function ended(button, yes) { button.setAttribute("aria-disabled", String(yes)); }
 function setOptions(select, options) {
   const before = select.value;
   select.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));

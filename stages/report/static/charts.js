@@ -101,17 +101,19 @@ function smooth(y) {
   });
 }
 
+/** A text of the run for plotly, which takes some of what looks like markup (b, a, br) for markup. */
+const unmarked = (text) => plain(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 function traces(spec) {
   const out = [];
   const plural = spec.traces.length > 1;
   spec.traces.forEach((given, at) => {
     const tone = given.tone ? token(given.tone) : colour(given.at ?? at);
     const shape = given.at ?? at;
-    const base = { name: plain(given.name), x: given.x.map((value) => (typeof value === "string" ? plain(value) : value)), y: given.y, meta: { column: given.column || given.name } };
+    const base = { name: unmarked(given.name), x: given.x.map((value) => (typeof value === "string" ? unmarked(value) : value)), y: given.y, meta: { column: given.column || given.name } };
     if (given.mode === "bars") {
       out.push({ ...base, type: "bar", marker: { color: tone, pattern: { shape: ["", "/", ".", "x", "-", "|"][shape % 6], fillmode: "overlay", fgcolor: token("--surface"), fgopacity: 0.75, size: 7, solidity: 0.35 } }, error_y: bars(given, tone) });
     } else if (given.mode === "points") {
-      out.push({ ...base, type: "scatter", mode: given.joined ? "lines+markers" : "markers", text: given.ids && given.ids.map(plain), error_y: bars(given, tone),
+      out.push({ ...base, type: "scatter", mode: given.joined ? "lines+markers" : "markers", text: given.ids && given.ids.map(unmarked), error_y: bars(given, tone),
         line: { color: tone, width: 1.6, dash: DASHES[shape % DASHES.length] },
         marker: { color: tone, size: given.joined ? 9 : 6, symbol: MARKS[shape % MARKS.length], opacity: given.joined ? 1 : 0.55, line: { width: 0 } },
         hovertemplate: given.ids ? "%{text}<br>true %{x:.4~g}, predicted %{y:.4~g}<extra></extra>" : undefined });
@@ -121,7 +123,7 @@ function traces(spec) {
       const few = given.y.length < 25;
       out.push({ ...base, type: "scatter", mode: few ? "lines+markers" : "lines", marker: { color: tone, size: 6, symbol: MARKS[shape % MARKS.length] },
         line: mean ? { ...line, width: 1, dash: "solid" } : line, opacity: mean ? 0.4 : 1, hoverinfo: mean && plural ? "skip" : undefined });
-      if (mean) out.push({ ...base, name: plural ? plain(given.name) : "mean of steps around", y: mean, meta: { smoothed: true }, type: "scatter", mode: "lines", line });
+      if (mean) out.push({ ...base, name: plural ? unmarked(given.name) : "mean of steps around", y: mean, meta: { smoothed: true }, type: "scatter", mode: "lines", line });
     }
   });
   return out;
@@ -148,7 +150,7 @@ function layout(spec) {
     xaxis: { ...axis, showgrid: x.kind === "number", title: { text: x.title === undefined ? "step" : x.title, font: { size: 11.5 }, standoff: 6 }, range: x.range, type: x.kind === "category" ? "category" : undefined },
     yaxis: { ...axis, title: { text: y.title || "", font: { size: 11.5 }, standoff: 6 }, range, tickformat: y.share ? ".3~p" : undefined, exponentformat: "e", rangemode: y.zero ? "tozero" : undefined, hoverformat: y.share ? ".1%" : ".4~g" },
     shapes: (spec.lines || []).map((one) => ({ type: "line", x0: one.x0, x1: one.x1, y0: one.y0, y1: one.y1, xref: one.xref || "x", yref: "y", line: { color: token("--muted"), width: 1.2, dash: "dot" } })),
-    annotations: (spec.lines || []).filter((one) => one.label).map((one) => ({ text: plain(one.label), x: one.x1, y: one.y1, xref: one.xref || "x", yref: "y", xanchor: "right", yanchor: "bottom", showarrow: false, font: { size: 11, color: token("--muted") } })),
+    annotations: (spec.lines || []).filter((one) => one.label).map((one) => ({ text: unmarked(one.label), x: one.x1, y: one.y1, xref: one.xref || "x", yref: "y", xanchor: "right", yanchor: "bottom", showarrow: false, font: { size: 11, color: token("--muted") } })),
   };
 }
 

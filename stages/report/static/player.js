@@ -36,8 +36,8 @@ function player(data) {
     slider.max = String(Math.max(1, found.length));
     slider.value = String(at + 1);
     slider.disabled = found.length < 2;
-    previous.disabled = at <= 0;
-    next.disabled = at >= found.length - 1;
+    ended(previous, at <= 0);
+    ended(next, at >= found.length - 1);
     position.textContent = found.length ? `${count(at + 1)} of ${count(found.length)}` : "none";
     view.replaceChildren(found.length ? groupView(part(`group-${found[at].n}`)) : missing("no shown rollout is like that"));
     view.dataset.shown = found.length ? String(found[at].n) : "";
