@@ -12,7 +12,6 @@ are those of the page's own process until it is ready. Needs chromium and playwr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -34,19 +33,22 @@ BUILD_LIMIT_S, READY_LIMIT_S = 120.0, 3.0
 # Notes long tasks, when the page is ready, and when a press of "next" at that moment is drawn.
 WATCH = """
 window.seen = {tasks: []};
-new PerformanceObserver((list) => { for (const one of list.getEntries()) seen.tasks.push([one.startTime, one.duration]); }).observe({entryTypes: ['longtask']});
+const noted = (list) => { for (const one of list.getEntries()) seen.tasks.push([one.startTime, one.duration]); };
+new PerformanceObserver(noted).observe({entryTypes: ['longtask']});
 new MutationObserver((_, observer) => {
   if (!document.documentElement?.dataset.ready) return;
   observer.disconnect();
   seen.ready = performance.now();
   setTimeout(() => {
-    const next = document.querySelector('#rollout-next, #answer-next'), back = document.querySelector('#rollout-previous, #answer-previous');
+    const [next, back] = ['next', 'previous'].map((way) => document.querySelector(`#rollout-${way}, #answer-${way}`));
     if (!next) return;
     (next.getAttribute('aria-disabled') === 'true' ? back : next).click();
     requestAnimationFrame(() => setTimeout(() => { seen.answered = performance.now(); }));
   });
 }).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ['data-ready']});
-addEventListener('click', (event) => { if (event.isTrusted) requestAnimationFrame(() => setTimeout(() => { seen.waited = performance.now() - event.timeStamp; })); }, true);
+addEventListener('click', (event) => {
+  if (event.isTrusted) requestAnimationFrame(() => setTimeout(() => { seen.waited = performance.now() - event.timeStamp; }));
+}, true);
 """
 
 
@@ -57,7 +59,9 @@ def written(folder: Path, groups: int, size: int) -> Path:
     clips = {m: sorted(str(path) for path in (data / "clips").glob(f"train_{m}_[0-9]*")) for m in ("video", "audio", "audio_video")}
     stage = {"name": "video", "kind": "grpo", "modality": "video", "data": [], "steps": STEPS}
     stage["rewards"] = [{"name": "accuracy", "weight": 1.0}, {"name": "format", "weight": 0.5}]
-    files.write_json(folder / "run" / "run.json", {"recipe": {"run_dir": str(folder / "run"), "seed": 0, "stages": [stage]}, "versions": {}})
+    files.write_json(
+        folder / "run" / "run.json", {"recipe": {"run_dir": str(folder / "run"), "seed": 0, "stages": [stage]}, "versions": {}}
+    )
     per_step = groups // STEPS
     for step in range(1, STEPS + 1):
         rows = [_row(clips, step, step * per_step + number, number, at) for number in range(per_step) for at in range(size)]
@@ -72,11 +76,25 @@ def _row(clips: dict[str, list[str]], step: int, prompt: int, group: int, at: in
     right = 0.0 if prompt % 50 == 0 else float((at + step) % 2)
     said = f"<think>it moves {('left', 'right')[at % 2]} in prompt {prompt}, as frame {at} says</think><answer>{'AB'[at % 2]}</answer>"
     return {
-        **{"record_id": f"train_{prompt % 997:05d}", "group": group, "target": "A", "solution": "A", "kind": "single_choice", "values": []},
-        **{"options": ["left", "right"], "task": ("direction", "colour", "count")[prompt % 3], "modality": modality},
-        **{"media": [clips[modality][prompt % len(clips[modality])]], "question": "which way does it move ?", "messages": "[]"},
-        **{"evidence": {"sight": [], "sound": []}, "prompt": "which way does it move ? A left B right", "completion": said},
-        **{"completion_ids": list(range(24)), "advantage": right - 0.5, "reward/accuracy": right, "reward/format": 1.0},
+        "record_id": f"train_{prompt % 997:05d}",
+        "group": group,
+        "target": "A",
+        "solution": "A",
+        "kind": "single_choice",
+        "values": [],
+        "options": ["left", "right"],
+        "task": ("direction", "colour", "count")[prompt % 3],
+        "modality": modality,
+        "media": [clips[modality][prompt % len(clips[modality])]],
+        "question": "which way does it move ?",
+        "messages": "[]",
+        "evidence": {"sight": [], "sound": []},
+        "prompt": "which way does it move ? A left B right",
+        "completion": said,
+        "completion_ids": list(range(24)),
+        "advantage": right - 0.5,
+        "reward/accuracy": right,
+        "reward/format": 1.0,
     }
 
 
@@ -100,7 +118,7 @@ def opened(browser: Any, path: Path) -> dict[str, float]:
         shown.wait_for_selector("html[data-ready]")
         cpu = _cpu_s(browser) - before
         shown.mouse.move(10, 10)
-        button = shown.locator("#rollout-next")
+        button = shown.locator("#rollout-next[aria-disabled=false], #rollout-previous[aria-disabled=false]").first
         if button.count():
             button.scroll_into_view_if_needed()
             button.click()
@@ -181,7 +199,9 @@ def main() -> int:
     kept = build["wall_s"] < BUILD_LIMIT_S and max(middle["ready_s"], middle["answered_s"]) < READY_LIMIT_S
     print(f"limits ({BUILD_LIMIT_S:g} s to build, {READY_LIMIT_S:g} s until it answers): {'kept' if kept else 'NOT KEPT'}")
     if arguments.json:
-        files.write_json(Path(arguments.json), {"what": what, "load": load, "build": build, "rounds": rounds, "median": middle, "kept": kept})
+        files.write_json(
+            Path(arguments.json), {"what": what, "load": load, "build": build, "rounds": rounds, "median": middle, "kept": kept}
+        )
     return 0 if kept else 1
 
 

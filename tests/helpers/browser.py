@@ -1,4 +1,4 @@
-"""Pages of reports in Debian's Chromium, without a network; tests skip where that is not installed, and fail where playwright is missing beside it."""
+"""Pages of reports in Debian's Chromium, without a network; tests skip where that is not installed, and fail without playwright."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def chromium() -> Iterator[Any]:
 def opened(
     browser: Any, path: Path, *, width: int = 1400, height: int = 900, scheme: str = "light", bypass_csp: bool = False
 ) -> Iterator[Opened]:
-    """A page from disk, drawn. Whatever it asks of a network fails, and counts as a fault; `bypass_csp` is for tools that are put into it."""
+    """A page from disk, drawn. Whatever it asks of a network fails, and counts as a fault; `bypass_csp`: for tools put into it."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", offline=True, bypass_csp=bypass_csp
     )

@@ -20,12 +20,12 @@ HOSTILE = [
     "\u202eright to left\u202c \u2066 \x00 \x1b[31m",
     "a" * 1_000_000,
 ]
-# The same and more, short enough for names; those of `BROKEN` stand in JSON alone: no file name or table can hold them.
+# The same and more, short enough for names; those of `BROKEN` can stand in a recipe alone: readers of answers refuse them.
 EVIL = [
     *HOSTILE[:4],
     "<svg onload='window.ran = 1'><a href='javascript:window.ran = 1'>press</a></svg>",
     "javascript:window.ran = 1",
-    "\" onfocus=\"window.ran = 1\" autofocus tabindex=\"0\" onmouseover=\"window.ran = 1",
+    '" onfocus="window.ran = 1" autofocus tabindex="0" onmouseover="window.ran = 1',
     "'; window.ran = 1; '${window.ran = 1}`${window.ran = 1}`",
     "</style><style>* { display: none }</style><b>bold</b>",
     "<iframe srcdoc='<script>parent.ran = 1</script>'></iframe>",
@@ -121,7 +121,13 @@ def with_heads(folder: Path) -> Path:
     ]
     for control in (None, "blank"):
         rows += [
-            {"id": f"q{at}", "task": "quality", "control": control, "target_values": [10.0 * at], "value": {"values": {"score": 9.0 * at + 5}}}
+            {
+                "id": f"q{at}",
+                "task": "quality",
+                "control": control,
+                "target_values": [10.0 * at],
+                "value": {"values": {"score": 9.0 * at + 5}},
+            }
             for at in range(8)
         ]
     scores = {"head": "both", "tasks": {"quality": {"n": 8, "missing": 0}, "pose": {"n": 2, "missing": 0}}, "controls": {}}
@@ -141,7 +147,7 @@ def evil(run: Path, to: Path) -> Path:
     for stage in stages[1:]:
         for use, text in zip(stage["rewards"], EVIL, strict=False):
             use["label"] = text
-    held |= {"source": EVIL[7], "versions": {EVIL[0]: EVIL[1]}}
+    held |= {"source": BROKEN[0], "versions": {EVIL[0]: EVIL[1], "x": BROKEN[1]}}
     held["recipe"]["prompt"] = EVIL[0]
     held["recipe"]["model"]["system_prompt"] = "".join([*EVIL, *BROKEN])
     _write(made / "run.json", [held])
@@ -152,8 +158,11 @@ def evil(run: Path, to: Path) -> Path:
             _poison(path, clips, at)
         if (folder / "metrics.jsonl").exists():
             rows = list(files.read_lines(folder / "metrics.jsonl"))
-            _write(folder / "metrics.jsonl", [row | {text: 1.0, f"rewards/accuracy/task/{text}/mean": 0.5} for row in rows for text in EVIL[:1]])
-        texts = [*EVIL, *BROKEN, HOSTILE[4]]
+            _write(
+                folder / "metrics.jsonl",
+                [row | {text: 1.0, f"rewards/accuracy/task/{text}/mean": 0.5} for row in rows for text in EVIL[:1]],
+            )
+        texts = [*EVIL, HOSTILE[4]]
         items = list(files.read_lines(folder / "evaluation" / "items.jsonl"))
         for at, row in enumerate(items):
             text = texts[at % len(texts)]
@@ -163,7 +172,9 @@ def evil(run: Path, to: Path) -> Path:
         _write(folder / "evaluation" / "items.jsonl", items)
         for name, changed in (("predictions", ("raw",)), ("scores", ("answer", "reason"))):
             rows = list(files.read_lines(folder / "evaluation" / f"{name}.jsonl"))
-            _write(folder / "evaluation" / f"{name}.jsonl", [r | {key: texts[at % len(texts)] for key in changed} for at, r in enumerate(rows)])
+            _write(
+                folder / "evaluation" / f"{name}.jsonl", [r | {key: texts[at % len(texts)] for key in changed} for at, r in enumerate(rows)]
+            )
     summary = files.read_json(made / "summary.json")
     for row in summary["stages"]:
         row["name"] = LABEL if row["name"] == "video" else row["name"]

@@ -44,9 +44,14 @@ function chart(spec) {
 
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); queue.push(entry.target); }
-  if (queue.length) requestAnimationFrame(drawNext);
+  if (queue.length) soon(drawNext);
 }, { rootMargin: "300px 0px" });
 const queue = [];
+/** The next frame; for the first chart when nothing else waits, since the library takes about a second to be read. */
+function soon(work) {
+  if (library || !window.requestIdleCallback) requestAnimationFrame(work);
+  else requestIdleCallback(work, { timeout: 2000 });
+}
 /** One chart a frame, so that the page answers in between. */
 function drawNext() {
   const figure = queue.shift();

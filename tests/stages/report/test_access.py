@@ -15,7 +15,8 @@ from report_run import with_heads
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
 # What the Tab key must reach, in the order of the document.
-FOCUSABLE = """() => [...document.querySelectorAll('a[href], button, select, input, textarea, summary, video[controls], audio[controls], [tabindex="0"]')]
+FOCUSABLE = """() => [...document.querySelectorAll(
+  'a[href], button, select, input, textarea, summary, video[controls], audio[controls], [tabindex="0"]')]
   .filter(one => !one.disabled && one.checkVisibility({visibilityProperty: true}))"""
 # What holds the focus: what it is, its place among these, and what of it is seen.
 FOCUSED = """() => {
@@ -26,7 +27,8 @@ FOCUSED = """() => {
   if (!one.dataset.tabbed) one.dataset.tabbed = String(window.tabbed = (window.tabbed || 0) + 1);
   return {
     name: `${one.tagName.toLowerCase()}#${one.id} ${(one.getAttribute('aria-label') || one.textContent).slice(0, 40)}`,
-    number: Number(one.dataset.tabbed), at: window.all.indexOf(one), scrolls: one.scrollHeight > one.clientHeight || one.scrollWidth > one.clientWidth,
+    number: Number(one.dataset.tabbed), at: window.all.indexOf(one),
+    scrolls: one.scrollHeight > one.clientHeight || one.scrollWidth > one.clientWidth,
     ring: (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2) || style.boxShadow !== 'none',
     seen: box.width > 0 && box.height > 0 && box.bottom > onTop && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
   };
@@ -102,7 +104,9 @@ def test_the_keyboard_operates_what_it_reaches(chromium: Any, report: Path) -> N
     with opened(chromium, report) as shown:
         keys = shown.page.keyboard
         keys.press("Tab")
-        skip = shown.page.evaluate("() => { const a = document.activeElement; return [a.textContent, a.getBoundingClientRect().left >= 0]; }")
+        skip = shown.page.evaluate(
+            "() => { const a = document.activeElement; return [a.textContent, a.getBoundingClientRect().left >= 0]; }"
+        )
         assert skip == ["Skip to the report", True]
         keys.press("Enter")
         assert shown.page.evaluate("document.activeElement.id") == "main"
@@ -169,7 +173,10 @@ def test_nothing_is_wider_than_the_screen(chromium: Any, request: pytest.Fixture
         walk_through(shown)
         shown.page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
         shown.page.wait_for_timeout(200)
-        wide = "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest('.scroll, pre, .said, svg, .sr'))"
+        wide = (
+            "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1"
+            " && !one.closest('.scroll, pre, .said, svg'))"
+        )
         assert shown.page.evaluate(f"{wide}.map(one => one.tagName + '.' + one.className).slice(0, 5)") == []
         assert shown.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         assert shown.faults == []

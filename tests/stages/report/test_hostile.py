@@ -17,9 +17,11 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
 # Elements that would have come from a text, and attributes that would run one.
 FOREIGN = """() => {
-  const out = [...document.querySelectorAll('main img, main script, main iframe, main base, main meta, main style, main b, main a[href]:not([href^="#"])')].map((one) => one.outerHTML.slice(0, 200));
+  const foreign = 'img, script, iframe, base, meta, style, b, a[href]:not([href^="#"])';
+  const out = [...document.getElementById('main').querySelectorAll(foreign)].map((one) => one.outerHTML.slice(0, 200));
   for (const one of document.body.querySelectorAll('*')) for (const { name, value } of one.attributes) {
-    if (name.startsWith('on') || (['href', 'src', 'action', 'formaction', 'srcdoc'].includes(name) && !/^(data:(video|audio|image)|#)/.test(value))) out.push(one.outerHTML.slice(0, 200));
+    const address = ['href', 'src', 'action', 'formaction', 'srcdoc'].includes(name);
+    if (name.startsWith('on') || (address && !/^(data:(video|audio|image)|#)/.test(value))) out.push(one.outerHTML.slice(0, 200));
   }
   return out;
 }"""
@@ -45,11 +47,12 @@ def told(shown: Opened) -> list[str]:
     return found
 
 
-def press_everything(shown: Opened) -> None:
+def press_everything(shown: Opened, within: str = "main") -> None:
     """Whatever a visitor might do to what stands there."""
     shown.page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
     shown.page.evaluate(
-        "for (const one of document.querySelectorAll('main *')) for (const name of ['mouseover', 'mouseenter', 'focus', 'pointerdown', 'error', 'load'])"
+        f"for (const one of document.querySelectorAll('{within} *')) for (const name of"
+        " ['mouseover', 'mouseenter', 'focus', 'pointerdown', 'error', 'load'])"
         " if (!['VIDEO', 'AUDIO'].includes(one.tagName)) one.dispatchEvent(new Event(name));"
     )
 
@@ -65,10 +68,12 @@ def test_everything_is_shown_as_text_and_nothing_runs(chromium: Any, hostile_pag
                 if at:
                     shown.page.locator(f"#{player}-next").evaluate("one => one.click()")
                 texts |= set(told(shown))
-                press_everything(shown)
+                press_everything(shown, "#rollout" if player == "rollout" else "#answer-view")
                 assert shown.page.evaluate(FOREIGN) == []
-        for text in (*EVIL, *BROKEN):
+        for text in EVIL:
             assert visible(text) in texts, text
+        for text in BROKEN:
+            assert any(visible(text) in one for one in texts), text
         assert any(text.startswith("a" * 100) for text in texts)
         for stage in shown.page.locator("button.tab").all():
             stage.click()
@@ -100,7 +105,7 @@ def test_the_page_keeps_its_form(chromium: Any, report: Path, hostile_page: Path
         with opened(chromium, path) as shown:
             frames.append(shown.page.evaluate(FRAME))
             assert shown.page.evaluate(
-                "[...document.querySelectorAll('script[type=\"application/json\"]')].every(one => JSON.parse(one.textContent) !== undefined)"
+                "[...document.querySelectorAll('script[type=\"application/json\"]')].every(one => JSON.parse(one.textContent) !== 0)"
             )
             assert shown.page.evaluate("document.characterSet") == "UTF-8"
     assert frames[0] == frames[1]
