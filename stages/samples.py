@@ -16,7 +16,6 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
 from omnistage.data import media
@@ -24,6 +23,7 @@ from omnistage.data.errors import InputError, MediaError
 from omnistage.data.media import MediaLimits
 from omnistage.data.sound import SOUND_RATE_HZ
 from omnistage.rewards.rollouts import DROPPED, REWARD
+from omnistage.stages.events import Events
 from omnistage.stages.report.media import ref_of
 from omnistage.stages.report.rollouts import total
 from omnistage.stages.report.texts import cut
@@ -43,7 +43,7 @@ class Samples:
         self._every = max(1, -(-steps // MOST_STEPS))
         self._logged = -1
 
-    def __call__(self, writer: SummaryWriter, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __call__(self, writer: Events, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log a step, of which `rows` are all completions, unless one near it is logged."""
         if (step - 1) // self._every == self._logged:
             return
@@ -58,7 +58,7 @@ class Samples:
             for path in list(row.get("media") or [])[:1]:
                 shown = self._clip(which, str(path), str(row["modality"]))
                 if shown:
-                    writer.file_writer.add_summary(Summary(value=shown), step)
+                    writer.add_summary(Summary(value=shown), step)
 
     def _clip(self, which: str, path: str, modality: str) -> list[Any]:
         """The frames of a clip side by side, and the beginning of its sound; nothing of one that cannot be read now."""
@@ -75,7 +75,7 @@ class Samples:
 
 
 def recorder(
-    write: Callable[[int, Sequence[dict[str, Any]]], None], samples: Samples, writer: Callable[[], SummaryWriter | None]
+    write: Callable[[int, Sequence[dict[str, Any]]], None], samples: Samples, writer: Callable[[], Events | None]
 ) -> Callable[[int, Sequence[dict[str, Any]]], None]:
     """Writes the completions of a step, then logs its samples where the stage has a writer of events by then."""
 

@@ -19,7 +19,6 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from safetensors import SafetensorError
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
@@ -39,6 +38,7 @@ from omnistage.rl import fully_sharded, policy
 from omnistage.rl.heads import carried
 from omnistage.rl.stale_gradients import NoStaleGradients
 from omnistage.stages import files, preemption, presentation
+from omnistage.stages.events import Events
 from omnistage.stages.main_process import on_main, say
 from omnistage.stages.nonfinite import SkipNonFinite
 from omnistage.stages.preemption import SaveAndStop
@@ -213,7 +213,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.out = out
         self.name = name
         self.path = out / LOG
-        self.writer: SummaryWriter | None = None
+        self.writer: Events | None = None
         self.bar: tqdm[Any] | None = None
         self._began = 0.0
         self._taken: list[float] = []
@@ -227,7 +227,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         # A killed run may have logged steps that its last checkpoint does not hold; they are done again.
         kept = [row for row in files.read_log(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
         files.write_lines(self.path, kept)
-        self.writer = SummaryWriter(str(self.out / "events"), purge_step=state.global_step + 1)
+        self.writer = Events(self.out / "events", begins=state.global_step + 1)
         self.bar = tqdm(desc=self.name, total=state.max_steps, initial=state.global_step, disable=None, leave=False)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -254,6 +254,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps({"step": state.global_step} | numbers) + "\n")
         for key, value in numbers.items():
             self.writer.add_scalar(f"{self.name}/{key}", value, state.global_step)
+        self.writer.flush()
         self._show(state, {key: round(numbers[key], 3) for key in SHOWN if key in numbers})
 
     def _show(self, state: TrainerState, numbers: Mapping[str, float]) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from events import events_of
 from omnistage.data.errors import RecipeError
 from omnistage.data.media import MediaLimits
 from omnistage.stages import files, training
+from omnistage.stages.events import Events
 from omnistage.stages.samples import MOST_STEPS, SIDE, Samples, as_code
 from report_run import completion
 from small_run import grpo, omnistage, recipe, sources, write
@@ -43,7 +43,7 @@ def test_the_best_and_the_worst_of_few_steps(world: World, tmp_path: Path) -> No
         completion("d", 0, "dropped", 9.0, dropped=True, **given),
         completion("e", 0, "unscored", None, **given),
     ]
-    writer = SummaryWriter(str(tmp_path / "events"))
+    writer = Events(tmp_path / "events")
     for step in range(1, 1001):
         samples(writer, step, rows)
     writer.close()
@@ -72,7 +72,7 @@ def test_the_best_and_the_worst_of_few_steps(world: World, tmp_path: Path) -> No
 
 def test_a_clip_that_is_gone_leaves_the_text(tmp_path: Path) -> None:
     samples = Samples("video", {"right": 1.0}, MediaLimits(), steps=1)
-    writer = SummaryWriter(str(tmp_path / "events"))
+    writer = Events(tmp_path / "events")
     samples(writer, 1, [completion("a", 0, "x", 1.0, media=[str(tmp_path / "gone.mp4")])])
     writer.close()
     assert {tag for tag, _ in events_of(tmp_path / "events")} == {
