@@ -24,6 +24,7 @@ from omnistage.data.media import MediaLimits
 from omnistage.data.sound import SOUND_RATE_HZ
 from omnistage.rewards.rollouts import DROPPED, REWARD
 from omnistage.stages.events import Events
+from omnistage.stages.main_process import say
 from omnistage.stages.report.media import ref_of
 from omnistage.stages.report.rollouts import total
 from omnistage.stages.report.texts import cut
@@ -77,13 +78,24 @@ class Samples:
 def recorder(
     write: Callable[[int, Sequence[dict[str, Any]]], None], samples: Samples, writer: Callable[[], Events | None]
 ) -> Callable[[int, Sequence[dict[str, Any]]], None]:
-    """Writes the completions of a step, then logs its samples where the stage has a writer of events by then."""
+    """Writes the completions of a step, then logs its samples where the stage has a writer of events by then.
+
+    Samples are there to be looked at: whatever goes wrong with them is said once, ends them, and nothing else.
+    """
+    going = True
 
     def record(step: int, rows: Sequence[dict[str, Any]]) -> None:
+        nonlocal going
         write(step, rows)
         events = writer()
-        if events is not None:
+        if events is None or not going:
+            return
+        try:
             samples(events, step, rows)
+        except Exception as error:  # noqa: BLE001
+            going = False
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            say(f"  {samples.name}: no samples for TensorBoard from step {step} on ({said})")
 
     return record
 

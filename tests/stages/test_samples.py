@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import wave
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from PIL import Image
 from events import events_of
 from omnistage.data.errors import RecipeError
 from omnistage.data.media import MediaLimits
+from omnistage.rewards import rollouts
 from omnistage.stages import files, training
 from omnistage.stages.events import Events
-from omnistage.stages.samples import MOST_STEPS, SIDE, Samples, as_code
+from omnistage.stages.samples import MOST_STEPS, SIDE, Samples, as_code, recorder
 from report_run import completion
 from small_run import grpo, omnistage, recipe, sources, write
 from world import World
@@ -79,6 +82,26 @@ def test_a_clip_that_is_gone_leaves_the_text(tmp_path: Path) -> None:
         "video/completions/highest/text_summary",
         "video/completions/lowest/text_summary",
     }
+
+
+def test_samples_that_cannot_be_made_stop_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rollouts of all three steps are written, samples of the first alone."""
+    written = Events(tmp_path / "events")
+
+    class Broken(Samples):
+        def __call__(self, writer: Events, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+            if step == 2:
+                raise RuntimeError("no such\nclip")
+            super().__call__(writer, step, rows)
+
+    broken = Broken("video", {"right": 1.0}, MediaLimits(), steps=3)
+    record = recorder(partial(rollouts.write, tmp_path / "rollouts"), broken, lambda: written)
+    for step in (1, 2, 3):
+        record(step, [completion("a", 0, "x", 1.0)])
+    written.close()
+    assert [rows[0]["step"] for rows in rollouts.read(tmp_path / "rollouts")] == [1, 2, 3]
+    assert {step for _, step in events_of(tmp_path / "events")} == {1}
+    assert capsys.readouterr().out == "  video: no samples for TensorBoard from step 2 on (RuntimeError: no such clip)\n"
 
 
 @pytest.fixture(scope="module")
