@@ -157,7 +157,7 @@ async def _fails_on(
     on: Callable[[Sequence[int], dict[str, Any]], Coroutine[Any, Any, Values]], rows: Sequence[int], columns: dict[str, Any]
 ) -> list[int]:
     """The rows that a reward fails on alone; all of them where it fails on none alone. Behind one that it hangs on, none is asked."""
-    failed = []
+    failed: list[int] = []
     for at, row in enumerate(rows):
         try:
             await on([row], columns)

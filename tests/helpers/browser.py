@@ -31,6 +31,11 @@ class Opened:
             assert time.monotonic() < limit, f"not within {limit_s:g} s: {expression}"
             self.page.wait_for_timeout(50)
 
+    def dialog(self, dialog: Any) -> None:
+        """Nothing on the page may ask."""
+        self.faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     def chart(self, name: str) -> dict[str, list[Any]]:
         """What is drawn in a chart, by the column that each line is of: [[x, ...], [y, ...]]."""
         figure = self.page.locator(f'figure[data-chart="{name}"]')
@@ -65,7 +70,7 @@ def opened(
     found = Opened(context.new_page())
     found.page.on("console", lambda message: found.faults.append(message.text) if message.type in ("error", "warning") else None)
     found.page.on("pageerror", lambda error: found.faults.append(str(error)))
-    found.page.on("dialog", lambda dialog: (found.faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    found.page.on("dialog", found.dialog)
     found.page.on("popup", lambda popup: found.faults.append(f"popup: {popup.url}"))
     found.page.on("request", lambda asked: found.faults.append(asked.url) if asked.url.startswith(("http", "ws")) else None)
     try:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,9 +78,15 @@ class Watched:
 
 @contextmanager
 def watched(run: Path, *arguments: str) -> Iterator[Watched]:
-    """A watch that serves its page alone, ended by Ctrl-C: quietly, with 130."""
+    """A watch that serves its page alone, ended by Ctrl-C: quietly, with 130. It takes that also where the tests run in the background and
+    do not."""
     process = subprocess.Popen(
-        command("watch", run, "--page", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        command("watch", run, "--page", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     try:

@@ -61,7 +61,7 @@ def saved(out: Path, steps: list[int], at: int, stage: Any) -> list[str]:
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS) + "\0\0\0\n")
     callback = retention.Retention(out, stage)
     state = TrainerState(global_step=at)
-    callback.on_save(None, state, TrainerControl())  # type: ignore[arg-type]
+    callback.on_save(None, state, TrainerControl())
     return sorted(path.name for path in (out / "checkpoints").iterdir())
 
 

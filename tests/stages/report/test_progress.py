@@ -11,6 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,23 +105,32 @@ def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copied(run, folder, without=["04-audio_video", "03-audio/model", "03-audio/evaluation", "summary.json"])
 
 
+@contextmanager
+def started(*arguments: Any, **given: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that takes Ctrl-C, also where the tests run in the background and do not; ended at the latest here."""
+    watching = subprocess.Popen(command(*arguments), text=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL), **given)
+    try:
+        yield watching
+    finally:
+        watching.kill()
+        watching.wait()
+
+
 def test_without_a_terminal_there_are_plain_lines(half: Path, run: Path) -> None:
     """A line when something is new, and no escape codes; of a run that is done one line, and the end."""
     done = omnistage("watch", run, "--terminal", cwd=run)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
     assert done.stdout.startswith("run: done, held out after audio_video ")
-    watching = subprocess.Popen(
-        command("watch", half, "--terminal", "--every", "0.2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert watching.stdout is not None
-    first = watching.stdout.readline()
-    assert first.startswith("run: stopped, audio step 6 of 6, reward ")
-    with (half / "03-audio" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 7, "reward": 0.625, "loss": 0.5}\n')
-    assert "audio step 7 of 6, reward 0.625, " in watching.stdout.readline()
-    watching.send_signal(signal.SIGINT)
-    out, err = watching.communicate(timeout=60)
+    with started("watch", half, "--terminal", "--every", "0.2", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        first = watching.stdout.readline()
+        assert first.startswith("run: stopped, audio step 6 of 6, reward ")
+        with (half / "03-audio" / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 7, "reward": 0.625, "loss": 0.5}\n')
+        assert "audio step 7 of 6, reward 0.625, " in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        out, err = watching.communicate(timeout=60)
     assert (watching.returncode, out, err) == (130, "", "")
 
 
@@ -126,14 +138,14 @@ def test_without_a_terminal_there_are_plain_lines(half: Path, run: Path) -> None
 def test_a_terminal_gets_a_table_and_its_cursor_back(stop: signal.Signals, code: int, half: Path) -> None:
     here, there = pty.openpty()
     surroundings = os.environ | {"TERM": "xterm-256color", "COLUMNS": "140", "LINES": "40"}
-    watching = subprocess.Popen(command("watch", half, "--every", "0.3"), stdin=there, stdout=there, stderr=there, env=surroundings)
-    os.close(there)
-    shown = _until(here, "left")
-    for _ in range(3):
-        shown += _until(here, "audio_video")
-    watching.send_signal(stop)
-    shown += _until(here, None)
-    assert watching.wait(timeout=60) == code
+    with started("watch", half, "--every", "0.3", stdin=there, stdout=there, stderr=there, env=surroundings) as watching:
+        os.close(there)
+        shown = _until(here, "left")
+        for _ in range(3):
+            shown += _until(here, "audio_video")
+        watching.send_signal(stop)
+        shown += _until(here, None)
+        assert watching.wait(timeout=60) == code
     plain = ESCAPE.sub("", shown)
     assert plain.startswith("http://127.0.0.1:")
     for told in ("stage", "no spread", "s a step", "held out", "✓ cold_start", "◐ audio", "○ audio_video", "0/6", "6/6", "stopped"):
@@ -174,6 +186,9 @@ def test_durations(seconds: float | None, told: str) -> None:
 def test_telling_progress_loads_nothing_heavy(half: Path) -> None:
     source = f"""
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from omnistage.launch import cli
 assert cli.main(["watch", {str(half)!r}, "--once"]) == 0
