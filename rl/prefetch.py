@@ -166,6 +166,8 @@ class PreparesAhead:
     state: Any
     args: Any
     _metrics: Any
+    # All that was waited for clips so far, of each time the longest wait of any process.
+    waited_s = 0.0
 
     def _get_train_sampler(self, dataset: Any = None) -> StepSampler:
         raise NotImplementedError
@@ -194,5 +196,7 @@ class PreparesAhead:
         of_all = torch.tensor([[waited, decoded]], device=self.accelerator.device)
         if self.accelerator.num_processes > 1:
             of_all = self.accelerator.gather(of_all)
-        self._metrics[mode]["media/wait_s"].append(float(of_all[:, 0].max()))
+        longest = float(of_all[:, 0].max())
+        self.waited_s += longest
+        self._metrics[mode]["media/wait_s"].append(longest)
         self._metrics[mode]["media/decoded"].append(float(of_all[:, 1].sum()))

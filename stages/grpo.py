@@ -139,4 +139,6 @@ def run(
         peft_config=training.adapter(stage, recipe),
         callbacks=list(training.callbacks(out, stage, log)),
     )
+    # Rollouts read their clips within the step.
+    log.waited = lambda: trainer.waited_s
     training.train(trainer, out, encoder.processor, presentation.of_recipe(recipe), stage)

@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +215,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.path = out / LOG
         self.writer: Events | None = None
         self.bar: tqdm[Any] | None = None
+        # What was waited for clips so far within steps: of a trainer that reads them between steps nothing.
+        self.waited: Callable[[], float] = lambda: 0.0
         self._began = 0.0
         self._taken: list[float] = []
 
@@ -231,10 +233,10 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.bar = tqdm(desc=self.name, total=state.max_steps, initial=state.global_step, disable=None, leave=False)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._began = time.monotonic()
+        self._began = time.monotonic() - self.waited()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._taken.append(time.monotonic() - self._began)
+        self._taken.append(time.monotonic() - self.waited() - self._began)
 
     def on_log(
         self,
