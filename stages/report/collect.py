@@ -18,7 +18,7 @@ from typing import Any
 from omnistage.data.errors import InputError, OmnistageError
 from omnistage.stages import files
 from omnistage.stages.report import curves, heads
-from omnistage.stages.report.reading import Notes, json_of, lines_of, plain
+from omnistage.stages.report.reading import Notes, json_of, lines_of, number, object_of, plain
 
 START = "00-start"
 # Of figures that `collect` was asked to leave out.
@@ -74,7 +74,7 @@ def held_by(run: Path) -> dict[str, Any]:
 def _run(run: Path, held: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> dict[str, Any]:
     recipe = held["recipe"]
     clock = {name: sum(stage["seconds"].get(name, 0.0) for stage in stages) for name in ("train_s", "evaluate_s")}
-    start = json_of(run / START / "seconds.json", Notes(), "run") or {}
+    start = _seconds(run / START, Notes())
     setups = [figure["setup"] for figure in figures.values() if figure["setup"]]
     return {
         "name": run.resolve().name,
@@ -98,14 +98,14 @@ def state_of(run: Path, done: bool) -> str:
     """`running`, `done` or `stopped`, told from the run's lock and whether its stages are done."""
     lock = run / ".lock"
     if lock.exists():
-        with lock.open("rb") as file:
-            try:
+        try:
+            with lock.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "running"
-            except OSError:
-                # A file system without locks: nobody knows.
-                pass
+        except BlockingIOError:
+            return "running"
+        except OSError:
+            # A file system without locks, or a lock of somebody else: nobody knows.
+            pass
     return "done" if done else "stopped"
 
 
@@ -129,12 +129,12 @@ def _stage(stage: Mapping[str, Any], folder: Path, notes: Notes) -> dict[str, An
         "state": state,
         "steps": metrics["last"],
         "of": stage.get("steps"),
-        "seconds": json_of(folder / "seconds.json", notes, "run") or {},
+        "seconds": _seconds(folder, notes),
         "measured": (folder / "evaluation" / "scores.json").exists(),
-        "rewards": [{"name": _label(use), "weight": use.get("weight", 1.0)} for use in stage.get("rewards") or []],
+        "rewards": _rewards(stage, notes),
         "settings": {key: stage.get(key) for key in SETTINGS if stage.get(key) is not None},
-        "gate": json_of(folder / "gate.json", notes, "run"),
-        "choice": json_of(folder / "choice.json", notes, "run"),
+        "gate": object_of(folder / "gate.json", notes, "run"),
+        "choice": object_of(folder / "choice.json", notes, "run"),
         "nonfinite": list(lines_of(folder / "nonfinite.jsonl", notes, "curves"))[:100],
         "metrics": metrics,
         "rollouts": len(list((folder / "rollouts").glob("step-*.parquet"))),
@@ -147,6 +147,24 @@ SETTINGS = (
 )
 
 
+def _seconds(folder: Path, notes: Notes) -> dict[str, float]:
+    """What a stage took, by name."""
+    found = object_of(folder / "seconds.json", notes, "run") or {}
+    return {name: seconds for name, value in found.items() if (seconds := number(value)) is not None}
+
+
+def _rewards(stage: Mapping[str, Any], notes: Notes) -> list[dict[str, Any]]:
+    out = []
+    listed = stage.get("rewards") or []
+    for use in listed if isinstance(listed, list) else [listed]:
+        weight = number(use.get("weight", 1.0)) if isinstance(use, dict) else None
+        if weight is None:
+            notes.say("rollouts", f"stage {stage['name']} has a reward without a weight that is a number; it is left out")
+        else:
+            out.append({"name": _label(use), "weight": weight})
+    return out
+
+
 def _label(use: Mapping[str, Any]) -> str:
     """The name under which a reward is logged."""
     return str(use.get("label") or str(use.get("name", "")).rpartition(":")[2])
@@ -157,7 +175,7 @@ def _figures(folder: Path, notes: Notes) -> dict[str, Any] | None:
     scores = json_of(folder / "evaluation" / "scores.json", notes, "accuracy")
     if not isinstance(scores, dict) or "runs" not in scores:
         return None
-    return scores | {"setup": json_of(folder / "evaluation" / "setup.json", notes, "accuracy")}
+    return scores | {"setup": object_of(folder / "evaluation" / "setup.json", notes, "accuracy")}
 
 
 def _summary(run: Path, recipe: Mapping[str, Any], folders: Mapping[str, Path], notes: Notes, *, anew: bool) -> dict[str, Any] | None:
@@ -180,14 +198,19 @@ def _summary(run: Path, recipe: Mapping[str, Any], folders: Mapping[str, Path], 
 
         resolved = loading.build(loading.Recipe, dict(recipe) | {"run_dir": str(run)}, str(run / "run.json"))
         return {name: value for name, value in summary.build(resolved, run).items() if name != "run_dir"}
-    except OmnistageError as error:
-        notes.say("accuracy", f"the summary could not be made: {' '.join(str(error).split())[:300]}")
+    except Exception as error:  # noqa: BLE001
+        # Its files are checked as they are written; by now anything may stand in them.
+        said = str(error) if isinstance(error, OmnistageError) else f"{type(error).__name__}: {error}"
+        notes.say("accuracy", f"the summary could not be made: {' '.join(said.split())[:300]}")
         return None
 
 
 def _is_of(found: Mapping[str, Any], folders: Mapping[str, Path]) -> bool:
     """Whether a summary has every stage that is measured, and no other."""
-    told = {stage["name"] for stage in found.get("stages", [])} | set(found.get("evaluations", {})) | set(found.get("heads", {}))
+    stages, *others = found.get("stages", []), found.get("evaluations", {}), found.get("heads", {})
+    if not isinstance(stages, list) or not all(isinstance(part, dict) for part in (*stages, *others)):
+        return False
+    told = {stage.get("name") for stage in stages} | {name for part in others for name in part}
     measured = {name for name, folder in folders.items() for part in ("evaluation", "head") if (folder / part / "scores.json").exists()}
     return told == measured
 

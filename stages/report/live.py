@@ -109,20 +109,32 @@ class Live:
                 return
             self._asked.clear()
             began = time.monotonic()
-            marks = marks_of(self.run)
-            if marks != seen:
-                # torch, which a summary needs, takes seconds to load: the page is there before it.
-                for with_summary in (False, True):
-                    content = self._content(with_summary=with_summary)
-                    self._answer = answer_of(content)
-                    self._there.set()
-                    if not _is_partial(content):
-                        break
-                    # Once, so it does not count for how often there is a look.
-                    importlib.import_module("omnistage.stages.measure.summary")
-                    began = time.monotonic()
-                seen = marks
+            try:
+                marks = marks_of(self.run)
+                if marks != seen:
+                    began = self._renew(began)
+                    seen = marks
+            except Exception as error:  # noqa: BLE001
+                # Files may be anything while somebody writes or moves them; the next look may find them whole.
+                said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+                self._answer = answer_of({"waiting": f"{self.run} cannot be shown now ({said})"})
+                self._there.set()
+                seen = None
             self._closed.wait(min(MOST_PAUSE_S, max(PAUSE_S, (time.monotonic() - began) * (1 / SHARE - 1))))
+
+    def _renew(self, began: float) -> float:
+        """Make anew what is there to fetch; returns since when it counts for how often there is a look."""
+        # torch, which a summary needs, takes seconds to load: the page is there before it.
+        for with_summary in (False, True):
+            content = self._content(with_summary=with_summary)
+            self._answer = answer_of(content)
+            self._there.set()
+            if not _is_partial(content):
+                break
+            # Once, so it does not count.
+            importlib.import_module("omnistage.stages.measure.summary")
+            began = time.monotonic()
+        return began
 
     def _content(self, *, with_summary: bool) -> dict[str, Any]:
         """What the page fetches: the view's data, its parts by their ids, and signatures of those; or what it waits for."""

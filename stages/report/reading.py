@@ -36,6 +36,15 @@ def json_of(path: Path, notes: Notes, section: str) -> Any:
         return None
 
 
+def object_of(path: Path, notes: Notes, section: str) -> dict[str, Any] | None:
+    """The object that stands in a JSON file; None where there is none, which is noted where the file holds something else."""
+    found = json_of(path, notes, section)
+    if found is None or isinstance(found, dict):
+        return found
+    notes.say(section, f"{path.parent.name}/{path.name} is left out: it holds no JSON object")
+    return None
+
+
 def lines_of(path: Path, notes: Notes, section: str) -> Iterator[dict[str, Any]]:
     """The objects of a file with one a line. Lines that hold none are counted and noted; a last one without its end is being written."""
     if not path.is_file():
