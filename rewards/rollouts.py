@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 REWARD, ADVANTAGE, EXTRA = "reward/", "advantage/", "extra/"
 # True of a completion that was drawn and not trained on, in steps that may replace groups.
 DROPPED = "dropped"
+# The file that the sound of each clip in `media` is read from, None where a video is not heard; older recordings do not say.
+SOUND = "sound"
 _LISTS = ("options", "media", "shuffled")
 _PLAIN = ("prompt", "messages", "completion")
 
@@ -37,8 +39,8 @@ def _schema(names: Sequence[str]) -> pa.Schema:
         "completion_ids": pa.list_(pa.int32()),
         "evidence": pa.struct([(sense, texts) for sense in SENSES]),
     }
-    types |= {name: pa.string() if name.startswith(EXTRA) else pa.float64() for name in names if name not in (*NEEDS, DROPPED)}
-    types |= {name: pa.bool_() for name in names if name == DROPPED}
+    types |= {name: pa.string() if name.startswith(EXTRA) else pa.float64() for name in names if name not in (*NEEDS, DROPPED, SOUND)}
+    types |= {name: pa.bool_() for name in names if name == DROPPED} | {name: texts for name in names if name == SOUND}
     return pa.schema(list(types.items()))
 
 
@@ -47,14 +49,14 @@ def write(folder: Path, step: int, rows: Sequence[dict[str, Any]]) -> None:
 
     Each row holds the columns of `base.ROW_COLUMNS`, `group` (its prompt's number in the step), `prompt`, `messages` (the prompt as TRL has
     it, in JSON), `completion`, `completion_ids`, `advantage`, `reward/NAME` for each reward (None: not scored) and, where there are any,
-    `shuffled`, `heads` (in JSON), `dropped` (drawn and not trained on, so without an advantage), `advantage/SEGMENT` and `extra/COLUMN`
-    (written as JSON).
+    `sound` (the file of each clip's sound), `shuffled`, `heads` (in JSON), `dropped` (drawn and not trained on, so without an advantage),
+    `advantage/SEGMENT` and `extra/COLUMN` (written as JSON).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = {name for row in rows for name in row if name.startswith((REWARD, ADVANTAGE, EXTRA))}
-    names |= {name for row in rows for name in (*NEEDS, DROPPED) if row.get(name) is not None}
+    names |= {name for row in rows for name in (*NEEDS, DROPPED, SOUND) if row.get(name) is not None}
     as_text = [{name: json.dumps(value, default=str) if name.startswith(EXTRA) else value for name, value in row.items()} for row in rows]
     table = pa.Table.from_pylist([row | {"step": step} for row in as_text], schema=_schema(sorted(names)))
     folder.mkdir(parents=True, exist_ok=True)

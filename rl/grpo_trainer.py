@@ -44,6 +44,7 @@ from omnistage.data import prompts
 from omnistage.data.errors import InputError
 from omnistage.data.records import Record
 from omnistage.rewards import base
+from omnistage.rewards.rollouts import SOUND
 from omnistage.rl import rollout
 from omnistage.rl.encoding import Encoded, Encoder, check_not_blind, positions_with_completions
 from omnistage.rl.feature_metrics import LogsFeatures
@@ -236,9 +237,10 @@ class OmniGRPOTrainer(ShardsFully, ResumesWhole, PreparesAhead, LogsFeatures, Re
         return [*records, *self._shuffled(records)]
 
     def recorded(self, record_id: str) -> dict[str, Any]:
-        """What a recorded completion says of its record: the columns of rewards, and the question as it is asked."""
+        """What a recorded completion says of its record: the columns of rewards, the question as it is asked, and what was heard."""
         record = self.records[record_id]
-        return base.columns_of(record) | {"prompt": prompts.text(record, self.encoder.template)}
+        shown = {"prompt": prompts.text(record, self.encoder.template), SOUND: [ref.sound for ref in record.media]}
+        return base.columns_of(record) | shown
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         if len(prompts) != len(self._rows):

@@ -21,11 +21,12 @@ from tensorboardX.proto.summary_pb2 import Summary
 from omnistage.data import media
 from omnistage.data.errors import InputError, MediaError
 from omnistage.data.media import MediaLimits
+from omnistage.data.records import MediaRef
 from omnistage.data.sound import SOUND_RATE_HZ
 from omnistage.rewards.rollouts import DROPPED, REWARD
 from omnistage.stages.events import Events
 from omnistage.stages.main_process import say
-from omnistage.stages.report.media import ref_of
+from omnistage.stages.report.media import refs_of
 from omnistage.stages.report.rollouts import total
 from omnistage.stages.report.texts import cut
 
@@ -56,15 +57,15 @@ class Samples:
         chosen = {"highest": max(worth, key=lambda one: one[0]), "lowest": min(worth, key=lambda one: one[0])}
         for which, (value, row) in chosen.items():
             writer.add_text(f"{self.name}/completions/{which}", as_code(told(row, value, step)), step)
-            for path in list(row.get("media") or [])[:1]:
-                shown = self._clip(which, str(path), str(row["modality"]))
+            for ref in refs_of(row)[:1]:
+                shown = self._clip(which, ref)
                 if shown:
                     writer.add_summary(Summary(value=shown), step)
 
-    def _clip(self, which: str, path: str, modality: str) -> list[Any]:
+    def _clip(self, which: str, ref: MediaRef) -> list[Any]:
         """The frames of a clip side by side, and the beginning of its sound; nothing of one that cannot be read now."""
         try:
-            clip = media.decode(ref_of(path, modality), self._limits)
+            clip = media.decode(ref, self._limits)
         except (MediaError, InputError, av.FFmpegError, OSError, ValueError):
             return []
         out = []

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import pairwise
@@ -25,6 +25,7 @@ from omnistage.data.errors import InputError, MediaError
 from omnistage.data.media import Clip, MediaLimits
 from omnistage.data.records import MediaRef, Modality
 from omnistage.data.sound import SOUND_RATE_HZ
+from omnistage.rewards.rollouts import SOUND
 
 # Of the file that is played: seconds, frames a second, pixels of the longer side.
 MOST_S, MOST_FPS, LONGEST = 20.0, 12, 320
@@ -35,13 +36,22 @@ WORKERS = 4
 _AAC_SAMPLES = 1024
 
 
-def ref_of(path: str, modality: str) -> MediaRef:
-    """What a rollout's clip was to the policy, told from the modality of its record, which names no more than the path."""
+def refs_of(row: Mapping[str, Any]) -> list[MediaRef]:
+    """What a rollout's clips were to the policy. One that does not say what was heard is older; of such,
+    videos are taken to be heard by their own sound."""
+    paths, modality = [str(path) for path in row.get("media") or []], str(row["modality"])
+    sounds = row.get(SOUND)
+    if not isinstance(sounds, list) or len(sounds) != len(paths):
+        sounds = [path if modality == Modality.AUDIO_VIDEO else None for path in paths]
+    return [_ref(path, modality, None if sound is None else str(sound)) for path, sound in zip(paths, sounds, strict=True)]
+
+
+def _ref(path: str, modality: str, sound: str | None) -> MediaRef:
     if modality == Modality.AUDIO or Path(path).suffix.lower() in (".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus"):
         return MediaRef("audio", path)
     if Path(path).suffix.lower() in media.IMAGE_SUFFIXES:
         return MediaRef("image", path)
-    return MediaRef("video", path, sound=path if modality == Modality.AUDIO_VIDEO else None)
+    return MediaRef("video", path, sound=sound)
 
 
 def packed(ref: MediaRef, limits: MediaLimits, *, playing: bool = True) -> dict[str, Any]:

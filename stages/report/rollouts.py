@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnistage.rewards.rollouts import DROPPED, EXTRA, REWARD
+from omnistage.rewards.rollouts import DROPPED, EXTRA, REWARD, SOUND
 from omnistage.stages.report.order import spread_order
 from omnistage.stages.report.reading import Notes, number
 from omnistage.stages.report.texts import parts_of, short
@@ -228,6 +228,7 @@ def _sample(group: Group, rows: Sequence[Mapping[str, Any]], weights: Mapping[st
         "prompt": short(first.get("prompt") or ""),
         "dropped": bool(first.get(DROPPED)),
         "media": [str(path) for path in first.get("media") or []],
+        SOUND: first.get(SOUND),
         "completions": [_completion(row, weights) for row in rows],
     }
 

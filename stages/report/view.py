@@ -13,6 +13,7 @@ from tqdm import tqdm
 from omnistage.data.errors import InputError
 from omnistage.data.media import MediaLimits
 from omnistage.data.records import MediaRef
+from omnistage.rewards.rollouts import SOUND
 from omnistage.stages.report import collect, media, rollouts
 from omnistage.stages.report.answers import Asked
 from omnistage.stages.report.places import Places
@@ -102,7 +103,8 @@ def view(
     for at in range(max(len(groups), len(samples))):
         if at < len(groups):
             of_group = groups[at]
-            of_group["clips"] = [clips.key(media.ref_of(path, of_group["modality"])) for path in of_group.pop("media")]
+            of_group["clips"] = [clips.key(ref) for ref in media.refs_of(of_group)]
+            del of_group["media"], of_group[SOUND]
         if at < len(samples):
             record, sample = samples[at]
             sample["clips"] = [clips.key(ref) for ref in record.media]

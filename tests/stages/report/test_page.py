@@ -130,7 +130,7 @@ def test_a_page_that_cannot_be_so_small_is_refused(given: list[str], run: Path, 
 def test_a_packed_clip_plays(run: Path) -> None:
     """What is embedded decodes to the picture and the sound of the clip, over its whole length."""
     path = next(iter(sorted((run / "data" / "clips").glob("train_audio_video_*.mp4"))))
-    clip = media.packed(media.ref_of(str(path), "audio_video"), MediaLimits())
+    clip = media.packed(MediaRef("video", str(path), sound=str(path)), MediaLimits())
     assert clip["shown"]["frames"] == clip["shown"]["of"] == 4
     assert len(clip["wave"]) == media.WAVE_POINTS
     assert max(clip["wave"]) > 0.01
