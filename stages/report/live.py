@@ -92,9 +92,12 @@ class Live:
                 self._clips.popitem(last=False)
         return found
 
-    def name(self, ref: MediaRef) -> str:
-        """A clip's name: the same as long as this runs, and nothing that a path could be read from."""
+    def name(self, ref: MediaRef, *, shown: bool = True) -> str:
+        """A clip's name: the same as long as this runs, and nothing that a path could be read from. By it one that is `shown` is found."""
         told = hashlib.blake2b(repr(ref).encode("utf-8", "surrogatepass"), key=self._secret, digest_size=12).hexdigest()
+        if not shown:
+            self._refs.pop(told, None)
+            return told
         self._refs[told] = ref
         self._refs.move_to_end(told)
         while len(self._refs) > MOST_NAMES:
@@ -157,12 +160,10 @@ class Served(Clips):
 
     def key(self, ref: MediaRef) -> int | str:
         """A name that stays the same as others come."""
-        path = self._places.of(ref.path)
-        sound = None if ref.sound is None else self._places.of(ref.sound)
+        there, wrong = self._places.of(ref)
         entry: dict[str, Any] = {"name": Path(ref.path).name, "kind": ref.kind}
-        there = MediaRef(ref.kind, path or ref.path, sound, ref.blank, ref.fps, ref.shuffle)
-        name = self._live.name(there)
-        entry |= {"error": "the file is not where the run found it"} if path is None else {"later": name}
+        name = self._live.name(there, shown=wrong is None)
+        entry |= {"later": name} if wrong is None else {"error": wrong}
         self._entries[name] = entry
         return name
 

@@ -209,15 +209,14 @@ class Clips:
         self.packed = []
         for ref, number in self._wanted.items():
             entry: dict[str, Any] = {"name": Path(ref.path).name, "kind": ref.kind}
-            path = self._places.of(ref.path)
-            if path is None:
-                entry["error"] = "the file is not where the run found it"
+            there, wrong = self._places.of(ref)
+            if wrong is not None:
+                entry["error"] = wrong
             else:
-                if self._page is not None and (address := media.link(path, self._page)) is not None:
+                if self._page is not None and (address := media.link(there.path, self._page)) is not None:
                     entry["link"] = address
-                sound = None if ref.sound is None else self._places.of(ref.sound)
                 if number < MOST_CLIPS:
-                    refs[number] = MediaRef(ref.kind, path, sound, ref.blank, ref.fps, ref.shuffle)
+                    refs[number] = there
             self.packed.append(entry)
         self._fill(refs, limits, room - sum(size_of(entry) for entry in self.packed))
         counted = {"of": len(self.packed), "played": 0, "still": 0, "linked": 0, "missing": 0}

@@ -202,9 +202,10 @@ def test_a_run_that_is_not_there_yet_is_waited_for(run: Path, tmp_path: Path) ->
 
 def test_what_a_record_names_is_decoded_or_not_shown(tmp_path: Path) -> None:
     """A record may name any file, also by a link: what is no clip gives an error, and none of its bytes."""
-    secret = tmp_path / "secret.txt"
+    secret = tmp_path / "run" / "secret.txt"
+    secret.parent.mkdir()
     secret.write_text("the secret of this machine\n" * 50)
-    link = tmp_path / "clip.mp4"
+    link = tmp_path / "run" / "clip.mp4"
     link.symlink_to(secret)
     rows = [completion("a", 0, "x", 1.0, media=[str(path)]) for path in (link,)] + [completion("b", 1, "x", 1.0, media=[str(secret)])]
     served = Live(recorded(tmp_path / "run", {1: rows}))
