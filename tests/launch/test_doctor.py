@@ -15,7 +15,7 @@ import pytest
 from omnistage.launch import cli, doctor
 from omnistage.launch.doctor import Finding
 
-CHECKS = {"python", "packages", "gpu", "optional", "decoders", "compiler", "disk", "memory", "limits", "hub"}
+CHECKS = {"python", "packages", "gpu", "optional", "decoders", "compiler", "disk", "memory", "limits", "hub", "vllm"}
 
 
 def test_this_machine_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

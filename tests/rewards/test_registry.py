@@ -247,7 +247,7 @@ def test_wrong_input_stays_the_users_to_mend() -> None:
         ("", {}, r"^unknown reward ''"),
         ("accuracy", {"partal": True}, r"^reward 'accuracy': unknown setting 'partal'; did you mean 'partial'\? known: partial$"),
         ("accuracy", {"target": ["A"]}, r"^reward 'accuracy': unknown setting 'target'"),
-        ("format", {"strict": True}, r"^reward 'format': unknown setting 'strict'; it has no settings$"),
+        ("format", {"strict": True}, r"^reward 'format': unknown setting 'strict'; known: context$"),
         ("missing.py:f", {}, r"^reward 'missing.py:f': file 'missing.py' does not exist or is no file$"),
         ("no_such_module:f", {}, r"^reward 'no_such_module:f' cannot be imported: ModuleNotFoundError: No module named 'no_such_module'$"),
         ("dir/file:f", {}, r"^reward 'dir/file:f': 'dir/file' is neither a module nor a .py file$"),
