@@ -154,15 +154,18 @@ def _run_dir_override(run_dir: str | None) -> list[str]:
 
 
 def _start(recipe: Recipe, source: Path, first: str | None = None, only: str | None = None, until: str | None = None) -> int:
+    from omnistage.stages import asked
+
+    asked.note()
     # DeepSpeed needs torchrun's environment even for one process
     if recipe.launch.engine != "single":
         from omnistage.launch import processes
 
         return processes.start(recipe, source, first, only, until)
     use_one_device()
-    from omnistage.stages import pipeline, preemption
+    from omnistage.stages import pipeline
 
-    preemption.listen()
+    asked.listen()
     print(pipeline.run(recipe, first=first, only=only, until=until, source=source))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from omnistage.stages import files
 VARIABLE = "OMNISTAGE_FAILURES"
 _NAME = "failure_{rank}.json"
 _PROCESS = "process_{rank}"
+_WISH = "asked_to_stop"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ def note_process(place: Path, rank: int) -> None:
 def processes(place: Path) -> list[int]:
     """The numbers of the processes that have left theirs."""
     return [int(path.read_text()) for path in place.glob(_PROCESS.format(rank="*"))]
+
+
+def wish_to_stop(place: Path, by: signal.Signals) -> None:
+    """Leaves word for the processes that are not there yet that the command was asked to stop."""
+    files.write_text(place / _WISH, by.name)
+
+
+def wish(place: Path | None) -> signal.Signals | None:
+    """The signal by which the command was asked to stop, if it was."""
+    path = None if place is None else place / _WISH
+    return signal.Signals[path.read_text()] if path is not None and path.exists() else None
 
 
 def lowest(place: Path | None) -> Failure | None:

@@ -8,20 +8,24 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from omnistage.data.errors import InputError
+from omnistage.data.errors import InputError, Preempted
 from omnistage.launch import failures
-from omnistage.launch.cli import FAILED, say
+from omnistage.launch.cli import FAILED, failure_of, say
+from omnistage.stages import asked
 
 if TYPE_CHECKING:
     from omnistage.stages.recipe.loading import Recipe
 
 TORCHRUN = "omnistage.launch.torchrun"
+# How often is looked whether torchrun has ended, and how long it may take to start workers once the run was asked to stop.
+LOOK_S, BEGIN_S = 1.0, 10.0
 
 
 def start_command(processes: int) -> int:
@@ -31,7 +35,10 @@ def start_command(processes: int) -> int:
         ranks = ["--standalone", "--nproc_per_node", str(processes)]
         command = [sys.executable, "-m", TORCHRUN, *ranks, "-m", "omnistage.launch.rank", *sys.argv[1:]]
         usual = {"OMP_NUM_THREADS": "1"}
-        return _told(_wait(command, usual | dict(os.environ) | {failures.VARIABLE: str(folder)}), failures.lowest(folder))
+        stop = _Stop()
+        with stop.heard():
+            code = stop.wait(command, usual | dict(os.environ) | {failures.VARIABLE: str(folder)})
+        return stop.told(code, failures.lowest(folder))
 
 
 def check_meeting(recipe: Recipe) -> None:
@@ -59,12 +66,17 @@ def start(recipe: Recipe, source: Path, first: str | None, only: str | None, unt
     check_meeting(recipe)
     chosen = [*(["--from", first] if first else []), *(["--only", only] if only else [])]
     if only is not None or not recipe.launch.restart:
-        return _run(recipe, source, [*chosen, *(["--until", until] if until else [])])
-    stages = stages_to_do(recipe, first, until)
-    for stage in stages:
-        code = _run(recipe, source, [*chosen, "--until", stage, *(["--goes-on"] if stage != stages[-1] else [])])
-        if code:
-            return code
+        rounds = [[*chosen, *(["--until", until] if until else [])]]
+    else:
+        stages = stages_to_do(recipe, first, until)
+        rounds = [[*chosen, "--until", stage, *(["--goes-on"] if stage != stages[-1] else [])] for stage in stages]
+    stop = _Stop()
+    with stop.heard():
+        for arguments in rounds:
+            if stop.by is not None:
+                raise asked.stopped(stop.by)
+            if code := _run(recipe, source, arguments, stop):
+                return code
     return 0
 
 
@@ -81,7 +93,7 @@ def stages_to_do(recipe: Recipe, first: str | None, until: str | None) -> list[s
     return [name for name in names[:-1] if name not in done] + names[-1:]
 
 
-def _run(recipe: Recipe, source: Path, arguments: list[str]) -> int:
+def _run(recipe: Recipe, source: Path, arguments: list[str], stop: _Stop) -> int:
     from omnistage.stages.recipe.loading import dump, launch_command
 
     with tempfile.TemporaryDirectory(prefix="omnistage-") as name:
@@ -89,17 +101,8 @@ def _run(recipe: Recipe, source: Path, arguments: list[str]) -> int:
         resolved = folder / "recipe.json"
         resolved.write_text(json.dumps(dump(recipe), ensure_ascii=False), encoding="utf-8")
         command = launch_command(recipe, resolved, ["--source", str(source), *arguments], torchrun=TORCHRUN)
-        code = _wait(command, _environment(recipe) | {failures.VARIABLE: str(folder)})
-        return _told(code, failures.lowest(folder))
-
-
-def _told(code: int, failure: failures.Failure | None) -> int:
-    if code == 0:
-        return 0
-    if failure is None:
-        return FAILED
-    say(failure.message)
-    return failure.code
+        code = stop.wait(command, _environment(recipe) | {failures.VARIABLE: str(folder)})
+        return stop.told(code, failures.lowest(folder))
 
 
 def _environment(recipe: Recipe) -> dict[str, str]:
@@ -109,37 +112,74 @@ def _environment(recipe: Recipe) -> dict[str, str]:
     return {**usual, **os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
 
 
-def _wait(command: list[str], environment: dict[str, str]) -> int:
-    process = subprocess.Popen(command, env=environment)
-    with _signals_go_on(Path(environment[failures.VARIABLE])):
+class _Stop:
+    """Hands SIGTERM and SIGUSR1 on to the workers, which save and end; those that are not there yet find the wish when they come. The
+    second time all are ended, as by Ctrl-C. Left to itself SIGTERM would end this process alone, and the workers would go on."""
+
+    def __init__(self) -> None:
+        self.by: signal.Signals | None = None
+        self.at = 0.0
+        self.folder: Path | None = None
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Heeds the signals within it."""
+        before = {number: signal.signal(number, self._hear) for number in asked.SIGNALS}
+        if asked.state.by is not None:
+            self._hear(asked.state.by, None)
         try:
-            return process.wait()
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.by is not None:
+            raise KeyboardInterrupt
+        self.by, self.at = signal.Signals(number), time.monotonic()
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        if self.by is None or self.folder is None:
+            return
+        failures.wish_to_stop(self.folder, self.by)
+        for worker in failures.processes(self.folder):
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGUSR1)
+
+    def wait(self, command: list[str], environment: dict[str, str]) -> int:
+        """Runs the command that starts workers; returns its exit code."""
+        self.folder = Path(environment[failures.VARIABLE])
+        # What was heard since the processes before these.
+        self._hand_on()
+        process = subprocess.Popen(command, env=environment)
+        given_up = False
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(LOOK_S)
+                late = self.by is not None and time.monotonic() - self.at > BEGIN_S
+                if late and not given_up and not failures.processes(self.folder):
+                    # Not even begun: maybe it waits for other machines, which have ended.
+                    process.terminate()
+                    given_up = True
         except KeyboardInterrupt:
             # torchrun ends its workers on SIGTERM; killed outright it would leave them behind
             process.terminate()
             process.wait()
             raise
+        finally:
+            self.folder = None
+
+    def told(self, code: int, failure: failures.Failure | None) -> int:
+        """The exit code of the work; prints what a worker has left."""
+        if self.by is not None and (code in _ENDED_BY_IT if failure is None else failure.code == Preempted.exit_code):
+            failure = failure_of(asked.stopped(self.by))
+        if code and failure is not None:
+            say(failure.message)
+            return failure.code
+        return FAILED if code else 0
 
 
-@contextmanager
-def _signals_go_on(folder: Path) -> Iterator[None]:
-    """Hands SIGTERM and SIGUSR1 on to the workers, which save and end; before there are any, and the second time, they end all as
-    Ctrl-C does. Left to itself SIGTERM would end this process alone, and the workers would go on."""
-    heard = False
-
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        workers = failures.processes(folder)
-        if heard or not workers:
-            raise KeyboardInterrupt
-        heard = True
-        for worker in workers:
-            with suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGUSR1)
-
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+# torchrun saw the wish, or was ended by a signal: by default, or by its own handler.
+_ENDED_BY_IT = {Preempted.exit_code, *(-number for number in asked.SIGNALS), 128 + signal.SIGTERM}

@@ -10,6 +10,7 @@ from datetime import timedelta
 from omnistage.data.errors import OmnistageError, Preempted
 from omnistage.launch import failures
 from omnistage.launch.cli import FAILED, INTERRUPTED, failure_of, report
+from omnistage.stages import asked
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,11 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from accelerate import PartialState
 
         from omnistage.launch.cli import parsed
-        from omnistage.stages import preemption
 
         # Left to itself, accelerate takes each CPU process for the only one. While one scores the others wait, a judge's whole day maybe.
-        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
-        preemption.listen()
+        with asked.ending_at_once():
+            PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+        asked.listen()
         arguments = parsed(argv)
         code: int = arguments.command(arguments)
         return code
@@ -38,10 +39,14 @@ def as_rank(work: Callable[[], int]) -> int:
     An error raised on purpose is left for the command that started the ranks; started by hand, the rank prints it. Any other shows its
     traceback, unless it only follows from an error that another rank has left: that rank is gone, and its partners lose their connection.
     """
+    asked.note()
     rank, left = int(os.environ.get("RANK", "0")), failures.folder()
-    if left is not None:
-        failures.note_process(left, rank)
     try:
+        if left is not None:
+            # In this order: the command that started the ranks leaves its wish first, and signals whoever stands there then.
+            failures.note_process(left, rank)
+            asked.state.by = failures.wish(left) or asked.state.by
+        asked.stop_if_asked()
         return work()
     except (OmnistageError, Preempted) as error:
         if left is None:

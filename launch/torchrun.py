@@ -13,9 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from omnistage.data.errors import Preempted
 from omnistage.launch import failures
-from omnistage.launch.cli import FAILED
+from omnistage.launch.cli import FAILED, failure_of
 from omnistage.launch.failures import Failure
+from omnistage.stages import asked
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the workers and waits; 0 when all of them ended with 0."""
+    # A queue may send it to every process of a job; by default it would end this one, and leave the workers behind.
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
@@ -31,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if elastic.parent is not None:
         elastic.addHandler(_UnlessAWorkerHasSpoken(elastic.parent))
         elastic.propagate = False
+    if failures.wish(failures.folder()) is not None:
+        return Preempted.exit_code
     try:
         run(parse_args(sys.argv[1:] if argv is None else list(argv)))
     except ChildFailedError as error:
@@ -48,7 +54,12 @@ def _say_who_died(error: ChildFailedError) -> None:
     rank, first = error.get_first_failure()
     if place is None or failures.lowest(place) is not None or first.exitcode >= 0:
         return
-    told = f"process {rank} was killed by {signal.Signals(-first.exitcode).name}; the others were ended, and the same command goes on"
+    by, wish = signal.Signals(-first.exitcode), failures.wish(place)
+    if wish is not None and by in asked.SIGNALS:
+        # It had not come as far as to hear for itself.
+        failures.leave(place, rank, failure_of(asked.stopped(wish)))
+        return
+    told = f"process {rank} was killed by {by.name}; the others were ended, and the same command goes on"
     failures.leave(place, rank, Failure(FAILED, told))
 
 

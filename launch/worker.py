@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from omnistage.launch.rank import as_rank
+from omnistage.stages import asked
 from omnistage.stages.recipe.choices import DEEPSPEED
 
 
@@ -56,14 +57,15 @@ def _work(arguments: argparse.Namespace) -> Path:
     from accelerate import PartialState
 
     gpu, wait = torch.cuda.is_available(), timedelta(minutes=recipe.launch.wait_min)
-    if recipe.launch.engine in DEEPSPEED:
-        open_deepspeed(gpu=gpu, wait=wait)
-    # Left to itself, accelerate takes each CPU process for the only one.
-    PartialState(cpu=not gpu, timeout=wait)
+    with asked.ending_at_once():
+        if recipe.launch.engine in DEEPSPEED:
+            open_deepspeed(gpu=gpu, wait=wait)
+        # Left to itself, accelerate takes each CPU process for the only one.
+        PartialState(cpu=not gpu, timeout=wait)
 
-    from omnistage.stages import pipeline, preemption
+    from omnistage.stages import pipeline
 
-    preemption.listen()
+    asked.listen()
 
     return pipeline.run(
         recipe,

@@ -7,9 +7,6 @@ disk already.
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,39 +15,8 @@ from accelerate.utils import reduce
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from omnistage.data.errors import Preempted
+from omnistage.stages import asked
 from omnistage.stages.main_process import say
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-class _Asked:
-    """Whether this process was asked to stop, and whether it is inside a stage that can save first."""
-
-    def __init__(self) -> None:
-        self.by: signal.Signals | None = None
-        self.is_training = False
-
-
-_asked = _Asked()
-
-
-def listen() -> None:
-    """From now on heed the signals; does nothing outside the main thread, where Python takes none."""
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            signal.signal(number, _heard)
-
-
-def _heard(number: int, frame: FrameType | None) -> None:
-    _asked.by = signal.Signals(number)
-    if not _asked.is_training:
-        stop_if_asked()
-
-
-def stop_if_asked() -> None:
-    """Raises `Preempted` when this process was asked to stop."""
-    if _asked.by is not None:
-        raise Preempted(f"stopped by {_asked.by.name}; what is done is saved, and the same command goes on")
 
 
 class SaveAndStop(TrainerCallback):  # type: ignore[misc]
@@ -60,16 +26,16 @@ class SaveAndStop(TrainerCallback):  # type: ignore[misc]
         self.stopped = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        _asked.is_training = True
+        asked.state.is_training = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        _asked.is_training = False
+        asked.state.is_training = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # A checkpoint holds no rollouts: one in the middle of their reuse could not go on with the same ones.
         if state.global_step % int(getattr(args, "num_iterations", 1)) or state.global_step >= state.max_steps:
             return
-        if any_process(_asked.by is not None):
+        if any_process(asked.state.by is not None):
             say(f"  asked to stop: saving step {state.global_step}")
             self.stopped = control.should_save = control.should_training_stop = True
 
@@ -86,6 +52,6 @@ def any_process(here: bool) -> bool:
 def between(callback: SaveAndStop) -> None:
     """Behind training: raises `Preempted` when it ended early."""
     if callback.stopped:
-        if _asked.by is None:
+        if asked.state.by is None:
             raise Preempted("stopped, as another process was asked to; what is done is saved, and the same command goes on")
-        stop_if_asked()
+        asked.stop_if_asked()

@@ -37,7 +37,7 @@ from omnistage.data.errors import OmnistageError, RecipeError, unknown_name
 from omnistage.rl import fully_sharded, policy
 from omnistage.rl.heads import carried
 from omnistage.rl.stale_gradients import NoStaleGradients
-from omnistage.stages import files, preemption, presentation
+from omnistage.stages import asked, files, preemption, presentation
 from omnistage.stages.events import Events
 from omnistage.stages.main_process import on_main, say
 from omnistage.stages.nonfinite import SkipNonFinite
@@ -318,7 +318,7 @@ def train(trainer: Trainer, out: Path, processor: Qwen2_5OmniProcessor, shown: P
             on_main(lambda: files.write_json(out / TRAINED, {"steps": trainer.state.global_step}))
     # Else the model that is measured next would be spread over the ranks as it is loaded, too.
     unset_hf_deepspeed_config()
-    preemption.stop_if_asked()
+    asked.stop_if_asked()
 
 
 def newest(folder: Path) -> Path | None:
