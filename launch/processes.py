@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from omnistage.data.errors import InputError, Preempted
 from omnistage.launch import failures
 from omnistage.launch.cli import FAILED, failure_of, say
-from omnistage.stages import asked
+from omnistage.stages import asked, lock
 
 if TYPE_CHECKING:
     from omnistage.stages.recipe.loading import Recipe
@@ -63,6 +63,8 @@ def start(recipe: Recipe, source: Path, first: str | None, only: str | None, unt
     Returns 0, or the exit code of the lowest rank that failed, whose error it prints. torchrun itself ends with 1 whatever its workers
     ended with, and ranks meet bad input together: each leaves code and message in a file.
     """
+    from omnistage.stages.recipe import describe
+
     check_meeting(recipe)
     chosen = [*(["--from", first] if first else []), *(["--only", only] if only else [])]
     if only is not None or not recipe.launch.restart:
@@ -70,8 +72,9 @@ def start(recipe: Recipe, source: Path, first: str | None, only: str | None, unt
     else:
         stages = stages_to_do(recipe, first, until)
         rounds = [[*chosen, "--until", stage, *(["--goes-on"] if stage != stages[-1] else [])] for stage in stages]
-    stop = _Stop()
-    with stop.heard():
+    stop, folder = _Stop(), Path(recipe.run_dir)
+    # Of several machines the first one's worker writes the run directory.
+    with stop.heard(), lock.by_command(folder) if describe.node(recipe.launch) == 0 else nullcontext():
         for arguments in rounds:
             if stop.by is not None:
                 raise asked.stopped(stop.by)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 from accelerate import PartialState
 
 from omnistage.data.errors import InputError
-from omnistage.stages import files
+from omnistage.stages import files, lock
 from omnistage.stages.difference import first_difference
 from omnistage.stages.main_process import on_main, say
 from omnistage.stages.recipe.loading import dump
@@ -24,8 +22,6 @@ VERSIONS = (
     *("omnistage", "torch", "transformers", "tokenizers", "trl", "accelerate", "peft", "deepspeed", "flash-attn", "vllm"),
     *("av", "decord", "qwen-omni-utils"),
 )
-# At the run's lock.
-TRIES = 5
 AGAIN = "again.json"
 # Keys of `media:` that change nothing that a run learns.
 READING = ("cache", "feature_cache", "workers")
@@ -109,7 +105,7 @@ def _as_read(recipe: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the run directory's lock, which the system drops when the process dies.
+    """Hold the run directory in its main process (`stages.lock`).
 
     Raises:
         InputError: another process holds it.
@@ -117,17 +113,7 @@ def held(folder: Path) -> Iterator[None]:
     if not PartialState().is_main_process:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        for left in reversed(range(TRIES)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if not left:
-                    raise InputError(f"run_dir {str(folder)!r}: another run is using it") from error
-                # Who looks whether a run is under way (`omnistage watch`) has the lock for a moment.
-                time.sleep(0.1)
+    with lock.by_worker(folder):
         yield
 
 

@@ -94,6 +94,11 @@ def launch_command(recipe: Recipe, resolved: str | Path, arguments: Sequence[str
     ]
 
 
+def node(launch: Launch) -> int:
+    """The number of this machine among those of the run."""
+    return int(os.environ.get(NODE_RANK, os.environ.get(SLURM_NODE, "0"))) if launch.nodes > 1 else 0
+
+
 def _meeting(launch: Launch) -> list[str]:
     """Where the workers find each other."""
     if launch.nodes == 1:

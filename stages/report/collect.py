@@ -10,13 +10,12 @@ Sections that a run does not have are null or empty, and `notes` says in a line 
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omnistage.data.errors import InputError, OmnistageError
-from omnistage.stages import files
+from omnistage.stages import files, lock
 from omnistage.stages.report import curves, heads
 from omnistage.stages.report.reading import Notes, json_of, lines_of, number, object_of, plain
 
@@ -95,17 +94,9 @@ def _run(run: Path, held: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]
 
 
 def state_of(run: Path, done: bool) -> str:
-    """`running`, `done` or `stopped`, told from the run's lock and whether its stages are done."""
-    lock = run / ".lock"
-    if lock.exists():
-        try:
-            with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return "running"
-        except OSError:
-            # A file system without locks, or a lock of somebody else: nobody knows.
-            pass
+    """`running`, `done` or `stopped`, told from the run's locks and whether its stages are done."""
+    if lock.is_held(run):
+        return "running"
     return "done" if done else "stopped"
 
 

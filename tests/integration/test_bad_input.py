@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from omnistage.launch import cli
+from omnistage.stages import files
 from small_run import command, grpo, omnistage, write
 from world import World
 
@@ -193,6 +195,42 @@ def test_one_of_two_processes_fails_and_the_other_is_not_heard(world: World, pla
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = two_processes(place, given_files(world))
     assert (done.returncode, done.stderr) == (2, "omnistage: run_dir 'run': another run is using it\n")
+
+
+@pytest.mark.parametrize("launch", [{"engine": "ddp", "processes": 2}, {"engine": "single"}])
+def test_between_two_stages_a_second_run_is_refused(world: World, place: Path, launch: dict[str, Any]) -> None:
+    """The first stage's workers are gone and the next ones load their libraries: the command holds the run directory by itself."""
+    first = place / "run" / "01-one" / "model"
+    recipe = given_files(world)
+    stage = recipe["stages"][0] | {"steps": 1, "save_every": None}
+    recipe |= {"stages": [stage | {"name": "one"}, stage | {"name": "two"}], "launch": {"engine": "ddp", "processes": 2, "threads": 1}}
+    write(place / "recipe.yaml", recipe)
+    other = write(place / "other.yaml", recipe | {"launch": launch})
+    process = subprocess.Popen(command("run", "recipe.yaml"), cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 200
+        while not files.is_whole(first) or _is_held(place / "run" / ".lock"):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        # Stopped, it starts no next ones, however slow the second command is.
+        process.send_signal(signal.SIGSTOP)
+        done = omnistage("run", other.name, cwd=place)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "omnistage: run_dir 'run': another run is using it")
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.communicate(timeout=100)
+    assert process.returncode == 75
+
+
+def _is_held(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_a_crash_shows_its_traceback(world: World, place: Path) -> None:

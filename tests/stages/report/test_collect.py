@@ -66,11 +66,13 @@ def test_a_summary_older_than_its_scores_is_not_taken(run: Path, tmp_path: Path)
     assert collect.collect(moved)["summary"]["seed"] == 3
 
 
-def test_a_run_under_way_says_what_it_lacks(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [".lock", ".command.lock"])
+def test_a_run_under_way_says_what_it_lacks(run: Path, tmp_path: Path, name: str) -> None:
+    """Between two stages its command alone holds it."""
     half = copied(run, tmp_path / "half", without=["summary.json", "03-audio", "04-audio_video", "02-video/evaluation", "02-video/model"])
     with (half / "02-video" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "reward": NaN, "loss": 0.5}\nno json\n{"step": 8, "rew')
-    with (half / ".lock").open("w") as lock:
+    with (half / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = collect.collect(half)
     assert found["run"]["state"] == "running"
