@@ -103,6 +103,7 @@ class Launch(Section):
     threads: Count | None = Field(None, description="torch threads per process; null: torch's own choice")
     wait_min: Positive = Field(
         60.0,
+        le=30 * 24 * 60,
         description="minutes that a process waits for the others (while one scores, or asks a judge) before the run ends with an error",
     )
     restart: bool = Field(

@@ -289,6 +289,7 @@ def test_overriding_one_stage_leaves_the_others_that_share_its_anchor() -> None:
             "stages[1] (video).rewards[0] (acuracy).name: unknown reward 'acuracy'; did you mean 'accuracy'? known: "
             f"{', '.join(registry.known())}; your own: package.module:function or path/file.py:function",
         ),
+        (["launch.wait_min=1e+300"], "launch.wait_min: is 1e+300; must be at most 43200"),
         (["stages.1.name=start"], "stages[0] and stages[1] are both named 'start'; names must be unique"),
         (["stages.1.name=A b"], "stages[1] (A b).name: is 'A b'; must match ^[a-z0-9_]+$"),
         (["stages.video.trainer.beta=1"], "stages[1] (video).trainer: sets 'beta', which is a field of the stage itself; set it there"),
