@@ -38,7 +38,8 @@ PROMPTS, G, PROCESSES, SEED = 4, 2, 2, 5
 @dataclass(frozen=True)
 class Case:
     """What is trained, on which records; `heard_once`: in each step one clip alone is heard, so that one process has sound and the other
-    has none; `passes`: backward passes of a step."""
+    has none; `passes`: backward passes of a step;
+    `as_on_gpu`: in bfloat16, with activation checkpointing."""
 
     modality: str
     frozen: tuple[policy.Part, ...] = ()
@@ -46,6 +47,7 @@ class Case:
     beta: float = 0.0
     heard_once: bool = False
     passes: int = 1
+    as_on_gpu: bool = False
 
 
 CASES = {
@@ -58,6 +60,7 @@ CASES = {
     "heard_once_frozen": Case("audio_video", frozen=("vision", "audio"), heard_once=True),
     "video_lora": Case("video", frozen=("vision", "audio"), lora=True, beta=0.1),
     "audio_lora": Case("audio", frozen=("vision", "audio"), lora=True),
+    "as_on_gpu": Case("audio_video", frozen=("vision",), as_on_gpu=True),
     "heard_once_lora": Case("audio_video", frozen=("vision",), lora=True, heard_once=True),
 }
 # Of the language model and, where it is not frozen, of the audio tower.
@@ -105,12 +108,12 @@ def trained(world: World, plain: Any, case: Case, engine: Engine, out: Path) -> 
         logging_steps=1,
         learning_rate=1e-3,
         beta=case.beta,
-        bf16=False,
+        bf16=case.as_on_gpu,
         use_cpu=True,
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
-        gradient_checkpointing=False,
+        gradient_checkpointing=case.as_on_gpu,
         ddp_find_unused_parameters=True if engine == "ddp" else None,
         deepspeed=deepspeed_settings(engine, gpu=False),
         seed=SEED,
