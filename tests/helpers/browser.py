@@ -45,9 +45,9 @@ class Opened:
         return {meta["column"]: [x, y] for meta, x, y in drawn if "column" in meta}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser, started once a session."""
+    """The browser, started once a module: while it is there its thread has a running event loop, which other tests must not meet."""
     if CHROMIUM is None:
         pytest.skip(NO_CHROMIUM)
     from playwright import sync_api

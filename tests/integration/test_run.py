@@ -72,9 +72,7 @@ def test_events_hold_the_metrics(finished: Path) -> None:
 
 
 def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
-    before = {
-        path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != "summary.json"
-    }
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != "summary.json"}
     done = omnistage("run", "recipe.yaml", cwd=finished.parent)
     assert done.returncode == 0, done.stderr[-2000:]
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -104,7 +104,7 @@ def test_all_checkpoints_are_kept_for_a_choice() -> None:
 
     assert kept(SFT) == 3
     assert kept(SFT | {"choose": CHOICE}) is None
-    assert kept(SFT | {"choose": CHOICE, "keep": {"newest": 1, "best": 3}}) == 5
+    assert kept(SFT | {"choose": CHOICE, "keep": {"newest": 1, "best": 3, "by": "loss", "lowest": True}}) == 5
 
 
 def test_what_chooses_is_apart_from_what_trains_and_from_what_measures() -> None:
