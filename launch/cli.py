@@ -166,7 +166,10 @@ def _start(recipe: Recipe, source: Path, first: str | None = None, only: str | N
     from omnistage.stages import pipeline
 
     asked.listen()
-    print(pipeline.run(recipe, first=first, only=only, until=until, source=source))
+    try:
+        print(pipeline.run(recipe, first=first, only=only, until=until, source=source))
+    finally:
+        asked.over()
     return 0
 
 

@@ -47,7 +47,10 @@ def as_rank(work: Callable[[], int]) -> int:
             failures.note_process(left, rank)
             asked.state.by = failures.wish(left) or asked.state.by
         asked.stop_if_asked()
-        return work()
+        try:
+            return work()
+        finally:
+            asked.over()
     except (OmnistageError, Preempted) as error:
         if left is None:
             return report(error)

@@ -1,7 +1,7 @@
 """Whether this process was asked to stop, by SIGTERM or SIGUSR1. Imports no torch, so that it hears before the libraries are loaded.
 
-A process goes through three states: `note` (a signal is kept, nothing else happens), `listen` (it ends the process where it stands), and
-training (`is_training`), which ends behind a step of its own choice.
+A process goes through four states: `note` (a signal is kept, nothing else happens), `listen` (it ends the process where it stands),
+training (`is_training`), which ends behind a step of its own choice, and `over`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def listen() -> None:
     state.listens = True
     _take(_heard)
     stop_if_asked()
+
+
+def over() -> None:
+    """From now on a signal ends nothing: raised while the interpreter takes itself down, it would be a traceback behind the run's last line."""
+    state.listens = False
 
 
 @contextmanager

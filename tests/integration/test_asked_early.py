@@ -1,10 +1,14 @@
-"""A run that is asked to stop while its processes start says so by 75, too: a queue starts the same command again on nothing else."""
+"""A run that is asked to stop while its processes start says so by 75, too: a queue starts the same command again on nothing else.
+
+One that is asked when its work is over has nothing left to stop.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,3 +89,25 @@ def test_one_process_while_it_loads_its_libraries(tmp_path: Path, by: signal.Sig
     process = start(tmp_path, {"threads": 1})
     assert stopped(process, lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(), by) == (75, said(by.name))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("raises", ["", "raise InputError('no such thing')"])
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGUSR1"])
+def test_behind_the_work_nothing_is_said(raises: str, by: str) -> None:
+    """torchrun sends SIGTERM to a rank whose partner has failed, which by then may be taking its interpreter down."""
+    program = f"""
+import atexit, os, signal, sys
+from omnistage.data.errors import InputError
+from omnistage.launch.rank import as_rank
+from omnistage.stages import asked
+
+def work():
+    asked.listen()
+    {raises or "return 0"}
+
+atexit.register(lambda: (os.kill(os.getpid(), signal.{by}), print("heard")))
+sys.exit(as_rank(work))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    expected = (2, "heard\n", "omnistage: no such thing\n") if raises else (0, "heard\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == expected
