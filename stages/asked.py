@@ -46,7 +46,7 @@ def listen() -> None:
 
 
 def over() -> None:
-    """From now on a signal ends nothing: raised while the interpreter takes itself down, it would be a traceback behind the run's last line."""
+    """From now on a signal ends nothing: raised while the interpreter ends, it would be a traceback behind the run's last line."""
     state.listens = False
 
 
