@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from chromium import chromium
 from PIL import Image
 
 from omnistage.stages.report import page
@@ -44,31 +43,22 @@ CHOICE = """() => {
 
 def taken(path: Path) -> bytes:
     """A PNG of the page's player."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise SystemExit("needs chromium (apt-get install chromium)")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        try:
-            size: Any = {"width": WIDTH, "height": HEIGHT}
-            shown = browser.new_page(viewport=size, color_scheme="light", reduced_motion="reduce")
-            shown.goto(path.resolve().as_uri())
-            shown.wait_for_selector("html[data-ready]")
-            best = shown.evaluate(CHOICE)
-            shown.locator("#rollout-slider").evaluate(
-                "(slider, at) => { slider.value = at + 1; slider.dispatchEvent(new Event('input')); }", best
-            )
-            # The picture a second into the clip, where most have begun.
-            shown.locator("#rollout video").evaluate(
-                "async (video) => { await new Promise((done) => { video.onseeked = done; video.currentTime = video.duration / 2; }); }"
-            )
-            shown.locator("#rollouts .walk").evaluate("one => scrollTo(0, one.getBoundingClientRect().top + scrollY - 20)")
-            shown.wait_for_timeout(1500)
-            found: bytes = shown.screenshot()
-        finally:
-            browser.close()
+    with chromium() as browser:
+        size: Any = {"width": WIDTH, "height": HEIGHT}
+        shown = browser.new_page(viewport=size, color_scheme="light", reduced_motion="reduce")
+        shown.goto(path.resolve().as_uri())
+        shown.wait_for_selector("html[data-ready]")
+        best = shown.evaluate(CHOICE)
+        shown.locator("#rollout-slider").evaluate(
+            "(slider, at) => { slider.value = at + 1; slider.dispatchEvent(new Event('input')); }", best
+        )
+        # The picture in the middle of the clip, when most have begun to move.
+        shown.locator("#rollout video").evaluate(
+            "async (video) => { await new Promise((done) => { video.onseeked = done; video.currentTime = video.duration / 2; }); }"
+        )
+        shown.locator("#rollouts .walk").evaluate("one => scrollTo(0, one.getBoundingClientRect().top + scrollY - 20)")
+        shown.wait_for_timeout(1500)
+        found: bytes = shown.screenshot()
     return found
 
 

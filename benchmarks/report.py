@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import shutil
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from chromium import chromium
 
 from omnistage.data import synth
 from omnistage.rewards import rollouts
@@ -153,17 +154,8 @@ def _cpu_s(browser: Any) -> float:
 
 
 def measured(path: Path, rounds: int) -> list[dict[str, float]]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise SystemExit("needs chromium (apt-get install chromium)")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        try:
-            return [opened(browser, path) for _ in range(rounds)]
-        finally:
-            browser.close()
+    with chromium() as browser:
+        return [opened(browser, path) for _ in range(rounds)]
 
 
 NAMES = {

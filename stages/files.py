@@ -64,15 +64,16 @@ def read_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a stage's log that can be read, each with its `step`; a power loss may leave lines that cannot."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a stage's log, each with its `step`, and how many lines are none: a power loss may leave such."""
+    rows: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    for line in lines:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):
                 rows.append(row)
-    return rows
+    return rows, len(lines) - len(rows)
 
 
 def digest(path: Path) -> str:

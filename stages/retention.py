@@ -79,7 +79,7 @@ class Retention(TrainerCallback):  # type: ignore[misc]
             return
         # What a run that went on from an earlier step has not come to again is left alone: it may be damaged, and counts for no newest.
         checkpoints = {step: path for step, path in whole(self.out) if step <= state.global_step}
-        rows = files.read_log(self.out / LOG)
+        rows, _ = files.read_log(self.out / LOG)
         self._warn(rows)
         for step in to_go(list(checkpoints), self.keep, rows, self.stage.save_every or 1):
             remove(checkpoints[step])

@@ -227,8 +227,11 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             torch.cuda.reset_peak_memory_stats()
         self.out.mkdir(parents=True, exist_ok=True)
         # A killed run may have logged steps that its last checkpoint does not hold; they are done again.
-        kept = [row for row in files.read_log(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
-        files.write_lines(self.path, kept)
+        rows, lost = files.read_log(self.path) if self.path.exists() else ([], 0)
+        if lost:
+            lines = "line could not be read and is" if lost == 1 else "lines could not be read and are"
+            say(f"warning: {self.path}: {lost} {lines} gone; the other steps' stay")
+        files.write_lines(self.path, [row for row in rows if row["step"] <= state.global_step])
         self.writer = Events(self.out / "events", begins=state.global_step + 1)
         self.bar = tqdm(desc=self.name, total=state.max_steps, initial=state.global_step, disable=None, leave=False)
 

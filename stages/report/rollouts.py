@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,27 @@ _HEAVY = ("completion_ids", "messages", "values", "solution")
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """One prompt of one step: where it stands, what its completions are worth (the mean of their weighted rewards; None: not scored)."""
+class Worth:
+    """A prompt of a step as its file alone tells it: `mean` is what its completions are worth by their weights; None: not scored."""
 
-    stage: str
     step: int
     number: int
-    path: Path
     record_id: str
     task: str
     modality: str
     size: int
     mean: float | None
     no_spread: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Worth):
+    """The same in its run: where it is recorded, and what the prompt's completions were worth when it was last drawn in the stage."""
+
+    stage: str
+    path: Path
+    before: float | None
     fell: bool
-    before: float | None = None
 
     @property
     def digest(self) -> bytes:
@@ -58,10 +64,10 @@ class Kept:
     """What was read of recorded steps, for who looks at a run again and again: a file is read anew only when it is another one."""
 
     def __init__(self) -> None:
-        self._worths: dict[Path, tuple[Any, list[_Worth]]] = {}
+        self._worths: dict[Path, tuple[Any, list[Worth]]] = {}
         self._samples: dict[Group, tuple[Any, dict[str, Any]]] = {}
 
-    def worths(self, path: Path, weights: Mapping[str, float]) -> list[_Worth]:
+    def worths(self, path: Path, weights: Mapping[str, float]) -> list[Worth]:
         """What the groups of a file are worth."""
         mark = _mark(path)
         held = self._worths.get(path)
@@ -128,21 +134,7 @@ def total(row: Mapping[str, Any], weights: Mapping[str, float]) -> float | None:
     return sum(weights.get(name, 1.0) * value for name, value in scored.items()) if scored else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Worth:
-    """A group as its file alone tells it."""
-
-    step: int
-    number: int
-    record_id: str
-    task: str
-    modality: str
-    size: int
-    mean: float | None
-    no_spread: bool
-
-
-def _worths(path: Path, weights: Mapping[str, float]) -> list[_Worth]:
+def _worths(path: Path, weights: Mapping[str, float]) -> list[Worth]:
     by_group: dict[int, list[dict[str, Any]]] = {}
     for row in _rows(path, only=_LIGHT):
         by_group.setdefault(row["group"], []).append(row)
@@ -153,19 +145,18 @@ def _worths(path: Path, weights: Mapping[str, float]) -> list[_Worth]:
         no_spread = len(worth) > 1 and max(worth) - min(worth) < SAME
         first = rows[0]
         place = (int(first["step"]), int(at), str(first["record_id"]), str(first["task"]), str(first["modality"]))
-        out.append(_Worth(*place, len(rows), mean, no_spread))
+        out.append(Worth(*place, len(rows), mean, no_spread))
     return out
 
 
-def _of_step(stage: str, path: Path, found: Iterable[_Worth], last: dict[str, float]) -> Iterator[Group]:
+def _of_step(stage: str, path: Path, found: Iterable[Worth], last: dict[str, float]) -> Iterator[Group]:
     """The groups of one file; `last` holds what each record's completions were worth when it was last drawn, and is brought up to date."""
     for one in found:
         before = last.get(one.record_id)
         fell = one.mean is not None and before is not None and one.mean < before - SAME
         if one.mean is not None:
             last[one.record_id] = one.mean
-        place = (stage, one.step, one.number, path, one.record_id, one.task, one.modality)
-        yield Group(*place, one.size, one.mean, one.no_spread, fell, before)
+        yield Group(**asdict(one), stage=stage, path=path, before=before, fell=fell)
 
 
 def ranked(groups: Sequence[Group]) -> list[Group]:

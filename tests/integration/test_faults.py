@@ -114,7 +114,7 @@ def _has_children(pid: int) -> bool:
 
 
 def test_a_damaged_checkpoint_is_left_out(whole: Path, tmp_path: Path) -> None:
-    """One bit of it has flipped; one that is cut is told by its size (`tests/stages/test_files.py`)."""
+    """One bit of it has flipped, and a line of the log is zeros; one that is cut is told by its size (`tests/stages/test_files.py`)."""
     process = begun(tmp_path, 5, short_run())
     process.kill()
     process.wait()
@@ -125,8 +125,11 @@ def test_a_damaged_checkpoint_is_left_out(whole: Path, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+    with (tmp_path / "run" / STAGE / "metrics.jsonl").open("a") as file:
+        file.write("\0\0\0\n")
     done = omnistage("run", "recipe.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert f"warning: run/{STAGE}/metrics.jsonl: 1 line could not be read and is gone; the other steps' stay" in done.stdout
     assert "checkpoint-4 is left out: optimizer.pt is not what was written (its SHA-256 differs)" in done.stdout
     assert "checkpoint-2" in done.stdout
     assert weights(tmp_path) == weights(whole)

@@ -109,6 +109,42 @@ function choice(id, label, options, onchange) {
 }
 /** Marks a button that can do no more. It is not `disabled`: that would drop the focus it has. */
 function ended(button, yes) { button.setAttribute("aria-disabled", String(yes)); }
+/** How a list is walked: previous, a slider, the place, next, and the arrow keys in `keys(box)`. `to` is called with each new place. */
+function walker(id, label, to) {
+  let at = 0, of = 0;
+  const go = (place) => { const near = Math.min(of - 1, Math.max(0, place)); if (of && near !== at) to(near); };
+  const arrow = (name) => el("span", { "aria-hidden": "true" }, name);
+  const position = el("output", { id: `${id}-position`, "aria-live": "polite" });
+  const slider = el("input", { type: "range", id: `${id}-slider`, min: "1", value: "1", "aria-label": label, oninput: () => go(Number(slider.value) - 1) });
+  const previous = el("button", { type: "button", class: "step", id: `${id}-previous`, onclick: () => go(at - 1) }, arrow("←"), " previous");
+  const next = el("button", { type: "button", class: "step", id: `${id}-next`, onclick: () => go(at + 1) }, "next ", arrow("→"));
+  return {
+    node: el("div", { class: "walk" }, previous, slider, position, next),
+    stand(place, size) {
+      [at, of] = [place, size];
+      slider.max = String(Math.max(1, of));
+      slider.value = String(at + 1);
+      slider.disabled = of < 2;
+      ended(previous, at <= 0);
+      ended(next, at >= of - 1);
+      position.textContent = of ? `${count(at + 1)} of ${count(of)}` : "none";
+    },
+    keys(box) {
+      box.addEventListener("keydown", (event) => {
+        if (event.target.closest("input, select, textarea, video, audio, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
+        const by = { ArrowRight: 1, j: 1, ArrowLeft: -1, k: -1 }[event.key];
+        if (by) { go(at + by); event.preventDefault(); }
+      });
+      return box;
+    },
+  };
+}
+/** A search field; `oninput` is called with what is looked for, in small letters, when typing pauses. */
+function search(id, label, value, oninput) {
+  let waiting = 0;
+  const typed = (event) => { clearTimeout(waiting); const { value: text } = event.target; waiting = setTimeout(() => oninput(text.trim().toLowerCase()), 200); };
+  return el("div", { class: "field wide" }, el("label", { for: id }, label), el("input", { type: "search", id, value: value || null, autocomplete: "off", spellcheck: "false", oninput: typed }));
+}
 function setOptions(select, options) {
   const before = select.value;
   select.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));

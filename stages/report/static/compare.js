@@ -3,7 +3,7 @@ function compare(data) {
   const lead = "The same held-out item, answered by the models of two stages.";
   const names = data.shown.evaluated;
   if (!data.items.length || names.length < 1) return section("answers", "Answers side by side", lead, notes(data, "answers") || missing("no evaluation has answers that could be set side by side"));
-  const view = el("div", { id: "answer-view" }), position = el("output", { id: "answer-position", "aria-live": "polite" });
+  const view = el("div", { id: "answer-view" });
   const told = el("p", { class: "hint", id: "answer-counts" });
   const filters = Object.assign(kept("answers", { what: "", modality: "", task: "", text: "" }), { before: names[0], after: names.at(-1) }), looked = kept("answer", { at: null });
   let found = [], at = 0;
@@ -22,17 +22,11 @@ function compare(data) {
     show();
   };
   const show = () => {
-    slider.max = String(Math.max(1, found.length));
-    slider.value = String(at + 1);
-    slider.disabled = found.length < 2;
-    ended(previous, at <= 0);
-    ended(next, at >= found.length - 1);
-    position.textContent = found.length ? `${count(at + 1)} of ${count(found.length)}` : "none";
+    walk.stand(at, found.length);
     view.replaceChildren(found.length ? itemView(part(`item-${found[at].n}`), filters.before, filters.after) : missing("no shown item is like that"));
     view.dataset.shown = found.length ? String(found[at].n) : "";
   };
-  const walkTo = (to) => { at = to; looked.at = part(`item-${found[at].n}`).id; show(); };
-  const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) walkTo(to); };
+  const walk = walker("answer", "Place among the matching items", (to) => { at = to; looked.at = part(`item-${found[at].n}`).id; show(); });
   const set = (name) => (value) => { filters[name] = value; looked.at = null; apply(); };
   const stages = names.map((name) => [name, plain(name)]);
   const before = choice("answer-before", "Left: after stage", stages, set("before")), after = choice("answer-after", "Right: after stage", stages, set("after"));
@@ -43,21 +37,9 @@ function compare(data) {
   const modality = choice("answer-modality", "Modality", [["", "all modalities"], ...list("modality").map((value) => [value, modalityName(value)])], set("modality"));
   const task = choice("answer-task", "Task", [["", "all tasks"], ...list("task").map((value) => [value, plain(value)])], set("task"));
   for (const [name, field] of [["what", what], ["modality", modality], ["task", task]]) { const select = field.querySelector("select"); select.value = filters[name]; if (!select.value) filters[name] = select.value = ""; }
-  let waiting = 0;
-  const search = el("div", { class: "field wide" }, el("label", { for: "answer-text" }, "Text in question or answers"),
-    el("input", { type: "search", id: "answer-text", value: filters.text || null, autocomplete: "off", spellcheck: "false", oninput: (event) => { clearTimeout(waiting); const { value } = event.target; waiting = setTimeout(() => set("text")(value.trim().toLowerCase()), 200); } }));
-  const slider = el("input", { type: "range", id: "answer-slider", min: "1", value: "1", "aria-label": "Place among the matching items", oninput: () => walkTo(Number(slider.value) - 1) });
-  const previous = el("button", { type: "button", class: "step", id: "answer-previous", onclick: () => go(-1) }, el("span", { "aria-hidden": "true" }, "←"), " previous");
-  const next = el("button", { type: "button", class: "step", id: "answer-next", onclick: () => go(1) }, "next ", el("span", { "aria-hidden": "true" }, "→"));
-  const box = section("answers", "Answers side by side", lead, el("div", { class: "toolbar", role: "group", "aria-label": "Which items" }, before, after, what, modality, task, search),
-    el("div", { class: "walk" }, previous, slider, position, next), view, told, notes(data, "answers"));
-  box.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, select, textarea, video, audio, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === "ArrowRight" || event.key === "j") { go(1); event.preventDefault(); }
-    if (event.key === "ArrowLeft" || event.key === "k") { go(-1); event.preventDefault(); }
-  });
+  const bar = el("div", { class: "toolbar", role: "group", "aria-label": "Which items" }, before, after, what, modality, task, search("answer-text", "Text in question or answers", filters.text, set("text")));
   apply();
-  return box;
+  return walk.keys(section("answers", "Answers side by side", lead, bar, walk.node, view, told, notes(data, "answers")));
 }
 
 function itemView(item, before, after) {

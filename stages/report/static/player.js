@@ -4,8 +4,6 @@ function player(data) {
   const lead = "A prompt as the policy met it in training: the clip, and all of its completions with their rewards.";
   if (!groups.length) return section("rollouts", "Rollouts", lead, notes(data, "rollouts") || missing(data.stages.some((stage) => stage.kind === "grpo") ? "no rollouts are recorded yet" : "this run has no GRPO stage, so there are no rollouts"));
   const view = el("div", { id: "rollout", class: "rollout" });
-  const position = el("output", { id: "rollout-position", "aria-live": "polite" });
-  const slider = el("input", { type: "range", id: "rollout-slider", min: "1", value: "1", "aria-label": "Place among the matching prompts" });
   let found = groups, at = 0;
   const filters = kept("rollouts", { stage: "", step: "", task: "", modality: "", nospread: false, fell: false, text: "" }), looked = kept("rollout", { at: null });
   const nameOfGroup = (group) => JSON.stringify([group.stage, group.step, part(`group-${group.n}`).id]);
@@ -33,36 +31,20 @@ function player(data) {
     for (const name of ["stage", "step", "task", "modality"]) controls[name].value = filters[name];
   };
   const show = () => {
-    slider.max = String(Math.max(1, found.length));
-    slider.value = String(at + 1);
-    slider.disabled = found.length < 2;
-    ended(previous, at <= 0);
-    ended(next, at >= found.length - 1);
-    position.textContent = found.length ? `${count(at + 1)} of ${count(found.length)}` : "none";
+    walk.stand(at, found.length);
     view.replaceChildren(found.length ? groupView(part(`group-${found[at].n}`)) : missing("no shown rollout is like that"));
     view.dataset.shown = found.length ? String(found[at].n) : "";
     warm(found.slice(at + 1, at + 3));
   };
-  const go = (by) => { const to = Math.min(found.length - 1, Math.max(0, at + by)); if (to !== at) { at = to; looked.at = nameOfGroup(found[at]); show(); } };
+  const walk = walker("rollout", "Place among the matching prompts", (to) => { at = to; looked.at = nameOfGroup(found[at]); show(); });
 
   const controls = {};
   const field = (name, label) => { const node = choice(`rollout-${name}`, label, [["", "all"]], (value) => { filters[name] = value; apply(); }); controls[name] = node.querySelector("select"); return node; };
   const check = (name, label, total) => el("label", { class: "check" }, el("input", { type: "checkbox", id: `rollout-${name}`, checked: filters[name], onchange: (event) => { filters[name] = event.target.checked; apply(); } }), ` ${label}`, el("span", { class: "sub" }, ` ${count(total)}`));
-  let waiting = 0;
-  const search = el("div", { class: "field wide" }, el("label", { for: "rollout-text" }, "Text in question or completions"),
-    el("input", { type: "search", id: "rollout-text", value: filters.text || null, autocomplete: "off", spellcheck: "false", oninput: (event) => { clearTimeout(waiting); const { value } = event.target; waiting = setTimeout(() => { filters.text = value.trim().toLowerCase(); apply(); }, 200); } }));
-  const previous = el("button", { type: "button", class: "step", id: "rollout-previous", onclick: () => go(-1) }, el("span", { "aria-hidden": "true" }, "←"), " previous");
-  const next = el("button", { type: "button", class: "step", id: "rollout-next", onclick: () => go(1) }, "next ", el("span", { "aria-hidden": "true" }, "→"));
-  slider.addEventListener("input", () => { at = Number(slider.value) - 1; looked.at = nameOfGroup(found[at]); show(); });
-  const bar = el("div", { class: "toolbar", role: "group", "aria-label": "Which rollouts" }, field("stage", "Stage"), field("step", "Step"), field("task", "Task"), field("modality", "Modality"), search,
+  const text = search("rollout-text", "Text in question or completions", filters.text, (value) => { filters.text = value; apply(); });
+  const bar = el("div", { class: "toolbar", role: "group", "aria-label": "Which rollouts" }, field("stage", "Stage"), field("step", "Step"), field("task", "Task"), field("modality", "Modality"), text,
     el("div", { class: "checks" }, check("nospread", "no spread", groups.filter((group) => group.no_spread).length), check("fell", "reward fell", groups.filter((group) => group.fell).length)));
-  const walk = el("div", { class: "walk" }, previous, slider, position, next);
-  const box = section("rollouts", "Rollouts", lead, bar, walk, view, chosenText(data), notes(data, "rollouts"));
-  box.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, select, textarea, video, audio, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === "ArrowRight" || event.key === "j") { go(1); event.preventDefault(); }
-    if (event.key === "ArrowLeft" || event.key === "k") { go(-1); event.preventDefault(); }
-  });
+  const box = walk.keys(section("rollouts", "Rollouts", lead, bar, walk.node, view, chosenText(data), notes(data, "rollouts")));
   // The last step of the last stage says most; what it lacks is a select away.
   found = groups.filter((group) => matches(group));
   const again = looked.at === null ? -1 : found.findIndex((group) => nameOfGroup(group) === looked.at);

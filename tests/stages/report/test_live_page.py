@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +14,6 @@ from omnistage.stages import files
 from report_run import copied
 from watched import Watched, watched
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
 REWARD = "curves/audio/reward"
 
 
@@ -44,22 +40,20 @@ def serving(half: Path) -> Iterator[Watched]:
 
 
 @pytest.fixture
-def page(serving: Watched) -> Iterator[Any]:
+def page(serving: Watched, chromium: Any) -> Iterator[Any]:
     """The page as it is drawn, which may complain of nothing and ask no one else."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
     faults: list[str] = []
-    with sync_api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        found = browser.new_page(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
-        found.set_default_timeout(60_000)
-        found.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-        found.on("pageerror", lambda error: faults.append(str(error)))
-        found.on("request", lambda asked: None if asked.url.startswith((serving.url, "data:")) else faults.append(asked.url))
-        found.goto(serving.url)
-        found.wait_for_selector("html[data-ready]")
-        yield found
-        found.unroute_all()
-        browser.close()
+    context = chromium.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
+    found = context.new_page()
+    found.set_default_timeout(60_000)
+    found.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+    found.on("pageerror", lambda error: faults.append(str(error)))
+    found.on("request", lambda asked: None if asked.url.startswith((serving.url, "data:")) else faults.append(asked.url))
+    found.goto(serving.url)
+    found.wait_for_selector("html[data-ready]")
+    yield found
+    found.unroute_all()
+    context.close()
     assert [fault for fault in faults if "ERR_CONNECTION_REFUSED" not in fault] == []
 
 
