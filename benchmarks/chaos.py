@@ -27,7 +27,7 @@ from omnistage.stages.recipe import loading as recipes
 SAVES = {"cold_start": 50, "video": 2, "audio": 3, "audio_video": 20}
 KEPT = ("model/model.safetensors", "evaluation/predictions.jsonl", "evaluation/scores.jsonl", "evaluation/scores.json")
 RENDERING, TRAINING, SAVING, MEASURING, OVER = "rendering", "training", "saving", "measuring", "over"
-# What a kill waits for, and the longest time in s until it strikes: the shortest stage trains for 8 s, a checkpoint is written in less than one.
+# What a kill waits for, and the longest time in s until it strikes: the shortest stage trains for 8 s, a checkpoint is written in far less.
 LONGEST_S = {RENDERING: 5.0, TRAINING: 6.0, SAVING: 0.1, MEASURING: 6.0}
 POLL_S = 0.02
 
