@@ -47,7 +47,7 @@ TRL_COLUMNS: Mapping[str, str] = {
     "completions": "messages of the completion, one assistant's turn",
     "completion_ids": "token ids of the completion",
     "trainer_state": "TRL's state of the training: step, epoch",
-    "log_extra": "log_extra(column, values) adds a column to the recorded rollouts",
+    "log_extra": "log_extra(column, values) adds the column REWARD/column to the recorded rollouts; `reason` is shown",
     "log_metric": "log_metric(name, value) adds a number to the metrics of the step",
     "environments": "TRL's environments, where there are any",
 }
@@ -56,6 +56,9 @@ NEEDED_COLUMNS: Mapping[Need, str] = {
     "heads": "what each head of the policy reads off the completion: {name: [value, ...]}, a value as `omnistage predict` gives it",
 }
 COLUMNS: frozenset[str] = frozenset({*ROW_COLUMNS, *TRL_COLUMNS, *NEEDED_COLUMNS})
+
+# The column of a reward that says why each completion has its value.
+REASON = "reason"
 
 T = TypeVar("T", bound=Callable[..., Any])
 _ABOUT = "__omnistage_reward__"
@@ -102,6 +105,13 @@ def reward(
     what = About(name, low, high, dict(config or {}), None if looks_at is None else frozenset(looks_at), segment, frozenset(needs))
 
     return partial(marked, what=what)
+
+
+def explain(columns: Mapping[str, Any], reasons: Sequence[str | None]) -> None:
+    """Has it recorded why each completion has its value, as the reward's column `reason`; does nothing where nothing is recorded."""
+    log_extra = columns.get("log_extra")
+    if log_extra is not None:
+        log_extra(REASON, list(reasons))
 
 
 def marked(function: T, what: About) -> T:

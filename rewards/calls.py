@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
@@ -72,9 +73,13 @@ async def _scored(
     function: Callable[..., Any], wanted: frozenset[str] | None, call: Call, completions: Sequence[Any], columns: dict[str, Any]
 ) -> Values:
     is_async = _is_async(function)
+    noted: dict[str, list[Any]] = {}
 
     async def on(rows: Sequence[int], given: dict[str, Any]) -> Values:
+        noted.clear()
         some = _of_rows({"completions": completions} | given, rows, len(completions))
+        if given.get("log_extra") not in (None, _ignored):
+            some["log_extra"] = partial(_note, noted, len(rows))
         kept = {name: column for name, column in some.items() if wanted is None or name in wanted}
         values = function(**kept) if is_async or call.timeout_s is None else _within(call.timeout_s, function, kept, call.name)
         if inspect.isawaitable(values):
@@ -103,6 +108,10 @@ async def _scored(
                 raise _failure(call.name, columns, failing, error) from error
             failed += failing
             chosen = [row for row in chosen if row not in set(failing)]
+    for column, of_rows in noted.items():
+        # TRL wants a value a completion of the whole batch: None for those that the reward was not called for.
+        by_row = dict(zip(chosen, of_rows, strict=True))
+        columns["log_extra"](f"{call.name}/{column}", [by_row.get(row) for row in range(len(completions))])
     if call.on_error == "mask" and "log_metric" in columns:
         columns["log_metric"](f"rewards/{call.name}/failed", len(failed) / max(1, len(completions)))
     spread: Values = [None] * len(completions)
@@ -196,21 +205,14 @@ def _of_rows(columns: Mapping[str, Any], rows: Sequence[int], count: int) -> dic
     for name, column in columns.items():
         is_column = isinstance(column, Sequence) and not isinstance(column, str) and len(column) == count
         some[name] = [column[row] for row in rows] if is_column else column
-    if "log_extra" in columns:
-        some["log_extra"] = _log_all_rows(columns["log_extra"], rows, count)
     return some
 
 
-def _log_all_rows(log_extra: Callable[[str, list[Any]], None], rows: Sequence[int], count: int) -> Callable[[str, list[Any]], None]:
-    """TRL wants a value a completion of the whole batch: None for those that the reward was not called for."""
-
-    def log(column: str, values: list[Any]) -> None:
-        whole: list[Any] = [None] * count
-        for row, value in zip(rows, values, strict=True):
-            whole[row] = value
-        log_extra(column, whole)
-
-    return log
+def _note(noted: dict[str, list[Any]], count: int, column: str, values: Sequence[Any]) -> None:
+    """Keeps what a reward says of its rows until it has succeeded: TRL adds what it is told twice."""
+    if len(values) != count:
+        raise RewardError(f"log_extra({column!r}, ...) was given {len(values)} values for {count} completions")
+    noted[column] = list(values)
 
 
 def _is_async(function: Any) -> bool:

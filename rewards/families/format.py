@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omnistage.rewards.base import reward
+from omnistage.rewards.base import explain, reward
 from omnistage.rewards.extract import answer_of, is_well_formed, text_of
 from omnistage.rewards.grade import kind_of, read
 
@@ -19,9 +19,13 @@ def format(
     `context: true` wants a context before them, as the prompt `context_think_answer` asks for. All columns hold one value a completion.
     Raises `InputError` for an unknown kind.
     """
-    return [float(_fits(text_of(row[0]), row[1], row[2], context)) for row in zip(completions, kind, options, strict=True)]
+    faults = [_fault(text_of(row[0]), row[1], row[2], context) for row in zip(completions, kind, options, strict=True)]
+    explain(columns, [fault or "well formed" for fault in faults])
+    return [float(fault is None) for fault in faults]
 
 
-def _fits(text: str, kind: str, options: Sequence[str], context: bool) -> bool:
-    answer = answer_of(text)
-    return is_well_formed(text, context=context) and answer is not None and read(answer, kind_of(kind), options) is not None
+def _fault(text: str, kind_name: str, options: Sequence[str], context: bool) -> str | None:
+    kind, answer = kind_of(kind_name), answer_of(text)
+    if not is_well_formed(text, context=context) or answer is None:
+        return f"not {'one context, ' if context else ''}one thinking and one answer alone, in this order"
+    return None if read(answer, kind, options) is not None else f"the answer is no {kind} answer"

@@ -18,7 +18,7 @@ from pydantic import PositiveFloat
 from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind
 from omnistage.data.rotations import Floats, axis_angle_to_matrices, geodesic_deg, six_to_matrices
-from omnistage.rewards.base import reward
+from omnistage.rewards.base import explain, reward
 from omnistage.rewards.extract import answer_of, read_numbers, text_of
 from omnistage.rewards.grade import kind_of, naming
 
@@ -51,14 +51,19 @@ def pose(
     if not (math.isfinite(scale_deg) and scale_deg > 0):
         raise InputError(f"pose: scale_deg is {scale_deg}; must be a number above 0")
     scores: list[float | None] = []
+    reasons: list[str] = []
     for row, (completion, row_kind, right) in enumerate(zip(completions, kind, values, strict=True)):
         with naming(record_id, row):
             reference = _right(right) if kind_of(row_kind) is AnswerKind.POSE else None
         if reference is None:
             scores.append(None)
+            reasons.append("no pose was asked for")
             continue
         answered = read_pose(answer_of(text_of(completion)) or "", layout)
-        scores.append(0.0 if answered is None else math.exp(-error_deg(answered, reference) / scale_deg))
+        error = None if answered is None else error_deg(answered, reference)
+        scores.append(0.0 if error is None else math.exp(-error / scale_deg))
+        reasons.append("the answer is no pose" if error is None else f"{error:g} degrees off on average")
+    explain(columns, reasons)
     return scores
 
 

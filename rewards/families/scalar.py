@@ -17,7 +17,7 @@ from pydantic import PositiveFloat
 from omnistage.data.errors import InputError
 from omnistage.data.records import AnswerKind
 from omnistage.rewards import expression
-from omnistage.rewards.base import reward
+from omnistage.rewards.base import explain, reward
 from omnistage.rewards.extract import answer_of, read_answer, text_of
 from omnistage.rewards.grade import kind_of, naming
 
@@ -47,16 +47,20 @@ def scalar(
         raise InputError(f"scalar: scale is {scale}; must be a number above 0")
     rights = values if values is not None else [()] * len(completions)
     scores: list[float | None] = []
+    reasons: list[str] = []
     for row, (completion, row_target, row_kind, row_values) in enumerate(zip(completions, target, kind, rights, strict=True)):
         with naming(record_id, row):
             of = kind_of(row_kind)
             right = _right(row_target, of, row_values) if of in (AnswerKind.SCALAR, AnswerKind.NUMBER) else None
         if right is None:
             scores.append(None)
+            reasons.append(f"{of} answers are not scored by this reward")
             continue
         answer = answer_of(text_of(completion))
         found = None if answer is None else _number(answer, of)
         scores.append(0.0 if found is None else _closeness(abs(found - right), abs(right), scale, measure))
+        reasons.append("no number answered" if found is None else f"{found:g} answered, {right:g} is right")
+    explain(columns, reasons)
     return scores
 
 

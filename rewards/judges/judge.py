@@ -17,7 +17,7 @@ from string import Formatter
 from typing import Any
 
 from omnistage.data.errors import InputError, unknown_name
-from omnistage.rewards.base import reward
+from omnistage.rewards.base import explain, reward
 from omnistage.rewards.extract import answer_of, context_of, text_of, thinking_of
 from omnistage.rewards.judges.chat import Chat, Reply, Service
 from omnistage.rewards.judges.ledger import Ledger
@@ -67,6 +67,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 _OPENING = frozenset("<[")
 _LONGEST_REPLY = 32_768
 _LONGEST_CRITERIA = 40
+_MOST_RECORDED = 2_000
 _DECODER = json.JSONDecoder()
 
 
@@ -135,6 +136,7 @@ class Judge:
         prompts = [self._messages(text_of(completion), _row(columns, row)) for row, completion in enumerate(completions)]
         replies = await self.chat.ask(prompts, lambda reply: judged(reply, self.criteria) is not None)
         values = [None if reply.text is None else judged(reply.text, self.criteria) for reply in replies]
+        explain(columns, [reply.reason if reply.text is None else _shown(reply.text) for reply in replies])
         self._warn(replies)
         if values and "log_metric" in columns:
             log, metric = columns["log_metric"], _metric(self.chat.service.model, self.criteria)
@@ -220,6 +222,11 @@ def _last_object(text: str) -> Mapping[str, Any]:
             end = at + 1
         at = text.find("{", end)
     return found
+
+
+def _shown(reply: str) -> str:
+    """A judge's reply as it is recorded."""
+    return reply if len(reply) <= _MOST_RECORDED else f"{reply[: _MOST_RECORDED // 2]} ... {reply[-_MOST_RECORDED // 2 :]}"
 
 
 def _metric(model: str, criteria: Iterable[str]) -> str:

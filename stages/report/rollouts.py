@@ -13,11 +13,13 @@ Where several would do, the one with the smallest digest of stage, step and reco
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omnistage.rewards.base import REASON
 from omnistage.rewards.rollouts import DROPPED, EXTRA, REWARD, SOUND
 from omnistage.stages.report.order import spread_order
 from omnistage.stages.report.reading import Notes, number
@@ -224,6 +226,15 @@ def _sample(group: Group, rows: Sequence[Mapping[str, Any]], weights: Mapping[st
     }
 
 
+def _told(text: str) -> str:
+    """What a reward noted, which is recorded as JSON: a text as it is."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, str) else text
+
+
 def _completion(row: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "parts": parts_of(row.get("completion") or ""),
@@ -232,5 +243,10 @@ def _completion(row: Mapping[str, Any], weights: Mapping[str, float]) -> dict[st
         "advantage": number(row.get("advantage")),
     }
     by_segment = {name.partition("/")[2]: number(value) for name, value in row.items() if name.startswith("advantage/")}
-    said = {name[len(EXTRA) :]: short(value) for name, value in row.items() if name.startswith(EXTRA) and value not in (None, "null")}
+    # A reward's reason stands under the reward's name.
+    said = {
+        name[len(EXTRA) :].removesuffix(f"/{REASON}"): short(_told(value))
+        for name, value in row.items()
+        if name.startswith(EXTRA) and value not in (None, "null")
+    }
     return out | ({"segments": by_segment} if by_segment else {}) | ({"said": said} if said else {})

@@ -14,6 +14,8 @@ import pytest
 from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 
+from omnistage.rewards import rollouts
+from omnistage.rewards.grade import grade_completion
 from omnistage.stages import files
 from small_run import REWARD_FILE, command, grpo, omnistage, recipe, sources, write
 
@@ -54,6 +56,18 @@ def test_the_run_directory_holds_what_was_promised(finished: Path) -> None:
         assert all(row["grad_norm"] > 0 for row in rows if "loss" in row)
     logged = files.read_lines(finished / "02-video" / "metrics.jsonl")[0]
     assert {"rewards/accuracy/mean", "rewards/format/mean", "reward", "entropy"} <= set(logged)
+
+
+def test_every_recorded_completion_says_why_it_has_its_rewards(finished: Path) -> None:
+    for name in STAGES[1:]:
+        rows = [row for step in rollouts.read(finished / name / "rollouts") for row in step]
+        for row in rows:
+            said = json.loads(row["extra/accuracy/reason"])
+            assert (
+                said.partition(":")[0]
+                == grade_completion(row["completion"], **{key: row[key] for key in ("target", "kind", "options")}).reason
+            )
+            assert (json.loads(row["extra/format/reason"]) == "well formed") == (row["reward/format"] == 1)
 
 
 def test_events_hold_the_metrics(finished: Path) -> None:

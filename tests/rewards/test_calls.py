@@ -105,6 +105,18 @@ def noting(completions, log_extra, task, **columns):
     return [1.0] * len(completions)
 
 
+def notes_then_fails(completions, log_extra, **columns):
+    log_extra("seen", list(completions))
+    if "" in completions:
+        raise ValueError("empty")
+    return [1.0] * len(completions)
+
+
+def notes_too_little(completions, log_extra, **columns):
+    log_extra("seen", ["x"])
+    return [1.0] * len(completions)
+
+
 def waits(completions, **columns):
     import asyncio
     return asyncio.sleep(0)
@@ -153,7 +165,21 @@ def test_extra_columns_of_some_rows_are_logged_for_all(own: str) -> None:
     logged: dict[str, list[Any]] = {}
     function = load(RewardSpec(f"{own}:noting", only={"task": frozenset({"a"})}))
     function(["x", "y", "z"], task=["a", "b", "a"], log_extra=logged.__setitem__, record_id=["1", "2", "3"])
-    assert logged == {"seen": ["a", None, "a"]}
+    assert logged == {"noting/seen": ["a", None, "a"]}
+
+
+def test_what_a_failed_call_noted_is_not_noted_twice(own: str) -> None:
+    """TRL adds the values of a column to those that it has: of a batch that was asked anew it would keep both."""
+    logged: list[tuple[str, list[Any]]] = []
+    function = load(RewardSpec(f"{own}:notes_then_fails", on_error="mask"))
+    values = function(["x", "", "z"], log_extra=lambda *of: logged.append(of), log_metric=lambda *of: None, record_id=["1", "2", "3"])
+    assert values == [1.0, None, 1.0]
+    assert logged == [("notes_then_fails/seen", ["x", None, "z"])]
+
+
+def test_a_note_has_a_value_a_completion(own: str) -> None:
+    with pytest.raises(RewardError, match=r"log_extra\('seen', \.\.\.\) was given 1 values for 2 completions"):
+        load(RewardSpec(f"{own}:notes_too_little"))(["x", "y"], log_extra=lambda *of: None, record_id=["1", "2"])
 
 
 def test_a_failure_names_the_record_that_caused_it(own: str) -> None:

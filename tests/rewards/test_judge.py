@@ -175,6 +175,16 @@ def test_what_is_logged(path: Path) -> None:
         assert logged == {f"judge/m/grounded+clear/{name}": value for name, value in (("failed", 0.0), ("cached", 1.0), ("cost", 0.005))}
 
 
+def test_what_the_judge_replied_is_recorded(path: Path) -> None:
+    noted: dict[str, list[Any]] = {}
+    with JudgeServer(plan=["ok", "400"], delay_s=0.0) as server:
+        values = score(judge(server, path, concurrency=1), completions(2), log_extra=noted.__setitem__)
+    told, refused = noted["reason"]
+    assert values == [judged(told, CRITERIA), None]
+    assert values[0] is not None
+    assert "400" in refused
+
+
 @pytest.mark.parametrize(
     ("model", "criteria", "metrics"),
     [

@@ -69,8 +69,15 @@ def test_few_of_many_steps_are_spread() -> None:
 
 def test_a_sample_holds_what_was_recorded(tmp_path: Path) -> None:
     rows = [
-        completion("a", 0, "<think>up</think> so <answer>A</answer>", 1.0, advantage=0.7, **{"extra/why": "looks right"}),
-        completion("a", 0, "no", None, advantage=-0.7, **{"extra/why": None}),
+        completion(
+            "a",
+            0,
+            "<think>up</think> so <answer>A</answer>",
+            1.0,
+            advantage=0.7,
+            **{"extra/why": "looks right", "extra/judge/reason": "unclear"},
+        ),
+        completion("a", 0, "no", None, advantage=-0.7, **{"extra/why": None, "extra/judge/reason": None}),
     ]
     folder = recorded(tmp_path, {1: rows})
     (group,) = groups(folder)
@@ -85,7 +92,12 @@ def test_a_sample_holds_what_was_recorded(tmp_path: Path) -> None:
         ("answer", "A"),
         ("tag", "</answer>"),
     ]
-    assert (good["rewards"], good["total"], good["advantage"], good["said"]) == ({"right": 1.0}, 2.0, 0.7, {"why": '"looks right"'})
+    assert (good["rewards"], good["total"], good["advantage"], good["said"]) == (
+        {"right": 1.0},
+        2.0,
+        0.7,
+        {"why": "looks right", "judge": "unclear"},
+    )
     assert (bad["rewards"], bad["total"], "said" in bad) == ({"right": None}, None, False)
     assert (sample["target"], sample["options"], sample["question"]) == ("A", ["left", "right"], "which way?")
 
