@@ -3,10 +3,10 @@
     python benchmarks/report.py [--run RUN] [--groups 12800] [--size 8] [--rounds 5] [--max-mb 20] [--json FILE]
 
 Writes a run whose one GRPO stage has recorded 12,800 prompts with 8 completions each over 800 steps, with rendered clips, and builds its
-page; or builds the page of `--run`. The page is then opened from disk, each round in a new context: seconds from the start of the
-navigation until it says that it is ready, until a press of "next" at that moment is drawn, and what a press by the mouse waits; the
-longest task until then and, apart, the longest one while the first chart comes into view (the charts' library is read then). CPU seconds
-are those of the page's own process until it is ready. Needs chromium and playwright.
+page; or builds the page of `--run`. The page is then opened from disk, each round in two new contexts. Let alone: seconds from the start
+of the navigation until it says that it is ready, and until the last task over 50 ms has ended, that which reads the charts' library for the
+first chart among them: from then on nothing waits. Used: until a press of "next" in the moment in which it is ready is drawn, and what a
+press by the mouse waits. CPU seconds are those of the page's own process until it is ready. Needs chromium and playwright.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ new MutationObserver((_, observer) => {
   if (!document.documentElement?.dataset.ready) return;
   observer.disconnect();
   seen.ready = performance.now();
-  setTimeout(() => {
-    const [next, back] = ['next', 'previous'].map((way) => document.querySelector(`#rollout-${way}, #answer-${way}`));
-    if (!next) return;
-    (next.getAttribute('aria-disabled') === 'true' ? back : next).click();
-    requestAnimationFrame(() => setTimeout(() => { seen.answered = performance.now(); }));
-  });
+  setTimeout(press);
 }).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ['data-ready']});
+function press() {
+  const [next, back] = ['next', 'previous'].map((way) => document.querySelector(`#rollout-${way}, #answer-${way}`));
+  if (!next) return;
+  (next.getAttribute('aria-disabled') === 'true' ? back : next).click();
+  requestAnimationFrame(() => setTimeout(() => { seen.answered = performance.now(); }));
+}
 addEventListener('click', (event) => {
   if (event.isTrusted) requestAnimationFrame(() => setTimeout(() => { seen.waited = performance.now() - event.timeStamp; }));
 }, true);
@@ -69,6 +70,14 @@ def written(folder: Path, groups: int, size: int) -> Path:
         rollouts.write(folder / "run" / "01-video" / "rollouts", step, rows)
     logged = [{"step": step, "reward": step / STEPS, "loss": 1 / step, "entropy": 1 - step / STEPS / 2} for step in range(1, STEPS + 1)]
     files.write_lines(folder / "run" / "01-video" / "metrics.jsonl", logged)
+    # Measured, so that a chart stands at the top as in the page of a real run.
+    measured = {"accuracy": 0.5, "n": 576, "low": 0.46, "high": 0.54}
+    (folder / "run" / "01-video" / "evaluation").mkdir()
+    all_items = {"value": 0.5, "low": 0.46, "high": 0.54, "n": 1728, "valid_n": 1728, "valid_value": 0.5, "unit": "share"}
+    scores = {"headline": "all items", "items": 1728, "runs": {"greedy": {"counts": {"items": 1728}, "figures": {"all items": all_items}}}}
+    files.write_json(folder / "run" / "01-video" / "evaluation" / "scores.json", scores | {"baseline": None, "notes": [], "probes": {}})
+    done = {"name": "video", "kind": "grpo", "modality": "video", "stale": False, "modalities": dict.fromkeys(clips, measured)}
+    files.write_json(folder / "run" / "summary.json", {"stages": [done]})
     return folder / "run"
 
 
@@ -108,8 +117,26 @@ def built(run: Path, out: Path, max_mb: float) -> dict[str, Any]:
     return {"wall_s": time.monotonic() - began, "cpu_s": cpu, "mb": made["bytes"] / 1e6, "told": made["told"]}
 
 
-def opened(browser: Any, path: Path) -> dict[str, float]:
-    """One opening of a page: milliseconds, and CPU seconds of its process."""
+def let_alone(browser: Any, path: Path) -> dict[str, float]:
+    """One opening of a page that nobody touches."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True)
+    try:
+        shown = context.new_page()
+        shown.add_init_script(WATCH.replace("setTimeout(press)", ""))
+        shown.goto(path.resolve().as_uri(), wait_until="commit")
+        shown.wait_for_selector("html[data-ready]")
+        if shown.locator("figure.chart").count():
+            shown.wait_for_selector("figure.chart[data-drawn]")
+        shown.wait_for_timeout(2000)
+        seen = shown.evaluate("seen")
+    finally:
+        context.close()
+    last = max([seen["ready"], *(began + took for began, took in seen["tasks"])])
+    return {"settled_s": last / 1000, "longest_s": max((took for _, took in seen["tasks"]), default=0.0) / 1000}
+
+
+def used(browser: Any, path: Path) -> dict[str, float]:
+    """One opening of a page in which "next" is pressed."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True)
     try:
         shown = context.new_page()
@@ -125,22 +152,12 @@ def opened(browser: Any, path: Path) -> dict[str, float]:
             button.click()
         shown.wait_for_timeout(1500)
         seen = shown.evaluate("seen")
-        until = max(seen["ready"], seen.get("answered", 0.0))
-        shown.evaluate("seen.tasks = []")
-        chart = shown.locator("figure.chart").first
-        if chart.count():
-            chart.scroll_into_view_if_needed()
-            shown.wait_for_selector("figure.chart[data-drawn]")
-        shown.wait_for_timeout(500)
-        later = shown.evaluate("seen.tasks")
     finally:
         context.close()
     return {
         "ready_s": seen["ready"] / 1000,
         "answered_s": seen.get("answered", float("nan")) / 1000,
         "click_s": seen.get("waited", float("nan")) / 1000,
-        "longest_before_s": max((task[1] for task in seen["tasks"] if task[0] < until), default=0.0) / 1000,
-        "longest_chart_s": max((task[1] for task in [*later, *(t for t in seen["tasks"] if t[0] >= until)]), default=0.0) / 1000,
         "cpu_s": cpu,
     }
 
@@ -155,15 +172,15 @@ def _cpu_s(browser: Any) -> float:
 
 def measured(path: Path, rounds: int) -> list[dict[str, float]]:
     with chromium() as browser:
-        return [opened(browser, path) for _ in range(rounds)]
+        return [let_alone(browser, path) | used(browser, path) for _ in range(rounds)]
 
 
 NAMES = {
     "ready_s": "ready",
+    "settled_s": "let alone, the last long task has ended",
+    "longest_s": "the longest task",
     "answered_s": "a press of next at that moment is drawn",
     "click_s": "a press by the mouse waits",
-    "longest_before_s": "longest task until then",
-    "longest_chart_s": "longest task, first chart in view",
     "cpu_s": "CPU of the page until ready",
 }
 
@@ -188,8 +205,8 @@ def main() -> int:
     middle = {key: statistics.median(one[key] for one in rounds) for key in NAMES}
     for key, told in NAMES.items():
         print(f"  {told:42} {middle[key]:6.2f} s   rounds {', '.join(f'{one[key]:.2f}' for one in rounds)}")
-    kept = build["wall_s"] < BUILD_LIMIT_S and max(middle["ready_s"], middle["answered_s"]) < READY_LIMIT_S
-    print(f"limits ({BUILD_LIMIT_S:g} s to build, {READY_LIMIT_S:g} s until it answers): {'kept' if kept else 'NOT KEPT'}")
+    kept = build["wall_s"] < BUILD_LIMIT_S and max(middle["settled_s"], middle["answered_s"]) < READY_LIMIT_S
+    print(f"limits ({BUILD_LIMIT_S:g} s to build, {READY_LIMIT_S:g} s until it answers at once): {'kept' if kept else 'NOT KEPT'}")
     if arguments.json:
         files.write_json(
             Path(arguments.json), {"what": what, "load": load, "build": build, "rounds": rounds, "median": middle, "kept": kept}
