@@ -54,7 +54,7 @@ def read_json(path: Path) -> Any:
     """Raises `InputError` when the file is missing or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
 
 

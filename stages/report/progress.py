@@ -116,6 +116,7 @@ def _held_out(folder: Path) -> dict[str, Any] | None:
     try:
         runs = scores["runs"]
         found = (runs.get("greedy") or next(iter(runs.values())))["figures"][scores["headline"]]
-        return {"name": scores["headline"]} | {name: found.get(name) for name in ("value", "low", "high", "n", "unit")}
+        figures = {name: number(found.get(name)) for name in ("value", "low", "high", "n")}
+        return {"name": str(scores["headline"])} | figures | {"unit": found.get("unit")}
     except (TypeError, KeyError, AttributeError, StopIteration):
         return None

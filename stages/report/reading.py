@@ -70,16 +70,19 @@ def lines_of(path: Path, notes: Notes, section: str) -> Iterator[dict[str, Any]]
 
 
 def number(value: Any) -> float | None:
-    """A finite number as it is, None for all else: JSON has no other numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """A finite number as it is, None for all else, also for an integer that no float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def plain(value: Any) -> Any:
-    """The same without numbers that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    """The same without numbers that a browser's JSON does not have."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
     if isinstance(value, dict):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

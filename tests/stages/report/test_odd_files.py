@@ -11,12 +11,23 @@ import pytest
 from omnistage.stages import files
 from omnistage.stages.report import collect, live
 from omnistage.stages.report.live import Live
+from omnistage.stages.report.progress import progress
+from omnistage.stages.report.terminal import line
 from report_run import completion, recorded
 
 
 def summed(run: Path) -> None:
     files.write_json(run / "01-video" / "evaluation" / "scores.json", {})
     files.write_json(run / "summary.json", {"stages": [1]})
+
+
+def large(run: Path) -> None:
+    """Integers beyond what a float holds, wherever a number is expected."""
+    files.write_lines(run / "01-video" / "metrics.jsonl", [{"step": 1, "reward": 10**400, "loss": 0.5}, {"step": 10**400, "loss": 0.1}])
+    files.write_json(run / "01-video" / "seconds.json", {"train_s": 10**400})
+    figures = {"accuracy": {"value": 10**400, "low": None, "high": None, "n": 10**400, "unit": "share"}}
+    scores = {"headline": "accuracy", "runs": {"greedy": {"figures": figures}}}
+    files.write_json(run / "01-video" / "evaluation" / "scores.json", scores)
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -26,6 +37,8 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "gate": (lambda run: files.write_json(run / "01-video" / "gate.json", "x"), "01-video/gate.json is left out: it holds no JSON"),
     "summary": (summed, "the summary could not be made: "),
+    "nested": (lambda run: (run / "01-video" / "gate.json").write_text("[" * 100_000), "01-video/gate.json is left out: "),
+    "large": (lambda run: large(run), ""),
     "lock": (lambda run: (run / ".lock").mkdir(), ""),
     "weight": (lambda run: recorded(run, {}, rewards=[{"name": "right", "weight": "much"}, 3]), "a weight that is a number"),
 }
@@ -39,6 +52,7 @@ def test_odd_files_are_a_note(name: str, tmp_path: Path) -> None:
     make(run)
     told = "\n".join(note["line"] for note in collect.collect(run)["notes"])
     assert said in told
+    assert isinstance(line(progress(run)), str)
     served = Live(run)
     try:
         answer = served.answer()
