@@ -28,7 +28,7 @@ from omnistage.stages.report.live import Live
 ADDRESS = "127.0.0.1"
 # Any port: it may be reached through a tunnel from another one.
 HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.IGNORECASE)
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 CLIP = re.compile(r"clips/([0-9a-f]{24})\.(json|mp4)")
 HTML, JSON = "text/html; charset=utf-8", "application/json"
 
@@ -96,6 +96,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: addresses hold the token."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the standard library refuses by itself, as everything is refused: without a word of what was sent."""
+        # Of a line that cannot be read none is known, and to one below 1.0 no headers would go out.
+        self.request_version = self.protocol_version
+        self._refuse(HTTPStatus(code))
 
     def parse_request(self) -> bool:
         """Refuse what is not asked of this machine by its name, and what is not asked to be read."""

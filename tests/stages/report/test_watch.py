@@ -6,9 +6,12 @@ import base64
 import fcntl
 import io
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,35 @@ def test_its_own_names_are_answered_at_any_port(serving: Watched) -> None:
         assert serving.ask("data.json", method="HEAD", host=host).status == 200
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET /{token}/ HTTP/x", 400),
+        ("GET /{token}/ HTTP/9.0", 505),
+        ("GET /{token}/ and more HTTP/1.1", 400),
+        ("{token}", 400),
+        ("GET /{token}/" + "a" * 70_000 + " HTTP/1.1", 414),
+        ("GET /{token}/ HTTP/1.1\r\nX: " + "a" * 70_000, 431),
+    ],
+)
+def test_what_is_no_request_is_refused_without_its_words(line: str, status: int, serving: Watched) -> None:
+    """As every other answer: plain, kept by nobody, and closed."""
+    token = serving.path.strip("/")
+    with socket.create_connection(("127.0.0.1", serving.port), timeout=60) as there:
+        there.sendall(line.format(token=token).encode() + b"\r\nHost: evil.example\r\n\r\n")
+        told = b""
+        # The rest of a line that is too long is not read: the connection may end harder than others.
+        with suppress(ConnectionError):
+            while part := there.recv(65536):
+                told += part
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert body == f"{status} {HTTPStatus(status).phrase}\n".encode()
+    for field in (b"Cache-Control: no-store", b"Content-Security-Policy: default-src 'none'", b"Content-Type: text/plain"):
+        assert field in head
+    assert token.encode() not in told
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "BREW"])
 def test_nothing_can_be_done_but_reading(method: str, serving: Watched) -> None:
     answer = serving.ask("data.json", method=method)
@@ -158,7 +190,7 @@ def test_clips_are_fetched_by_name_and_in_parts(serving: Watched) -> None:
         assert part.body == whole.body[start : end + 1]
     beyond = serving.ask(address, Range=f"bytes={size}-")
     assert (beyond.status, beyond.headers["Content-Range"]) == (416, f"bytes */{size}")
-    for other in ("bytes=9-3", "bytes=0-1,4-5", "lines=1-2", "bytes=-", "bytes=x-"):
+    for other in (f"bytes={'9' * 5000}-", f"bytes=-{'9' * 19}", "bytes=9-3", "bytes=0-1,4-5", "lines=1-2", "bytes=-", "bytes=x-"):
         assert serving.ask(address, Range=other).body == whole.body
     assert serving.ask(address, Range="bytes=0-9", If_Range='"other"').status == 200
     assert serving.ask(address, Range="bytes=0-9", If_Range=whole.headers["ETag"]).status == 206
