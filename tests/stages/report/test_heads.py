@@ -31,11 +31,11 @@ def row(name: str, right: Any, value: Any, control: str | None = None) -> dict[s
     return {"id": name, "task": "quality", "control": control, "target_values": list(right), "value": value}
 
 
-def collected(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def collected(folder: Path, rows: list[dict[str, Any]], notes: Notes | None = None) -> dict[str, Any]:
     scores = {"head": "mos", "tasks": {"quality": {"n": 2, "missing": 0}}, "controls": {}}
     files.write_json(folder / "head" / "scores.json", scores)
     files.write_lines(folder / "head" / "predictions.jsonl", rows)
-    found: dict[str, Any] = heads.collect({"stages": [{"name": "mos", "kind": "head"}]}, {"mos": folder}, Notes())["mos"]
+    found: dict[str, Any] = heads.collect({"stages": [{"name": "mos", "kind": "head"}]}, {"mos": folder}, notes or Notes())["mos"]
     return found
 
 
@@ -71,6 +71,58 @@ def test_poses_in_the_frame_of_a_camera_are_stood_upright(tmp_path: Path) -> Non
     found = collected(tmp_path, [row("p", camera.reshape(-1).tolist(), {"rotations": camera.tolist()})])["poses"]
     assert found["in_camera"]
     assert np.allclose(found["shown"][0]["true"], drawing.pose_json(FLAT)["joints_mm"], atol=0.2)
+
+
+def test_each_task_has_its_own_frame(tmp_path: Path) -> None:
+    """Three records of a camera and one of a body that stands: neither is drawn upside down, and the page says which was turned."""
+    camera = FLAT.copy()
+    camera[0] = np.diag([1.0, -1.0, -1.0])
+    rows = [row(f"p{at}", camera.reshape(-1).tolist(), {"rotations": camera.tolist()}) for at in range(3)]
+    rows.append(row("q", FLAT.reshape(-1).tolist(), {"rotations": FLAT.tolist()}) | {"task": "text"})
+    notes = Notes()
+    found = collected(tmp_path, rows, notes)["poses"]
+    assert (found["turned"], found["in_camera"]) == (["quality"], False)
+    for pose in found["shown"]:
+        assert np.allclose(pose["true"], drawing.pose_json(FLAT)["joints_mm"], atol=0.2), pose["task"]
+    assert "poses of quality are in the frame of a camera" in notes.lines[0]["line"]
+
+
+ODD: list[dict[str, Any]] = [
+    {"task": None},
+    {"task": ["x"]},
+    {"id": {"a": 1}},
+    {"control": ["blank"]},
+    {"target_values": "20"},
+    {"target_values": {"score": 20}},
+    {"target_values": ["twenty"]},
+    {"target_values": [10**400]},
+    {"value": "25"},
+    {"value": {"values": {"score": [25]}}},
+    {"value": {"values": {"score": 10**400}}},
+    {"value": {"rotations": [[1.0], [1.0, 2.0]]}},
+    {"value": {"rotations": "flat"}},
+    {"value": {"rotations": [10**400]}},
+]
+
+
+def test_odd_rows_are_left_out_and_said(tmp_path: Path) -> None:
+    """Beside rows that are right, of both kinds."""
+    pose = row("p", FLAT.reshape(-1).tolist(), {"rotations": FLAT.tolist()})
+    right = [row("a", [20.0], {"values": {"score": 25.0}}), pose]
+    notes = Notes()
+    found = collected(tmp_path, [*right, *(given | changes for given in right for changes in ODD)], notes)
+    assert found["points"][0]["ids"] == ["a"]
+    assert [shown["id"] for shown in found["poses"]["shown"]] == ["p"]
+    said = f"{tmp_path.name}/head/predictions.jsonl: {2 * len(ODD)} rows are no predictions of a head and are left out"
+    assert [note["line"] for note in notes.lines] == [said]
+
+
+@pytest.mark.parametrize("scores", [[], {}, {"tasks": []}, {"tasks": {"a": 1}, "controls": {}}, {"tasks": {}, "controls": {"blank": 3}}])
+def test_odd_figures_are_left_out_and_said(scores: Any, tmp_path: Path) -> None:
+    files.write_json(tmp_path / "head" / "scores.json", scores)
+    notes = Notes()
+    assert heads.collect({"stages": [{"name": "mos", "kind": "head"}]}, {"mos": tmp_path}, notes) == {}
+    assert "head/scores.json is left out" in notes.lines[0]["line"]
 
 
 def test_many_poses_are_a_stated_few(tmp_path: Path) -> None:
