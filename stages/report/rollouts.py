@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from omnistage.rewards.base import REASON
@@ -152,13 +153,18 @@ def _worths(path: Path, weights: Mapping[str, float]) -> list[Worth]:
 
 
 def _of_step(stage: str, path: Path, found: Iterable[Worth], last: dict[str, float]) -> Iterator[Group]:
-    """The groups of one file; `last` holds what each record's completions were worth when it was last drawn, and is brought up to date."""
+    """The groups of one file; `last` holds what each record's completions were worth when it was last drawn, and is brought up to date.
+
+    A record that is drawn twice in one step is worth the mean of both: neither is earlier than the other.
+    """
+    now: dict[str, list[float]] = {}
     for one in found:
         before = last.get(one.record_id)
         fell = one.mean is not None and before is not None and one.mean < before - SAME
         if one.mean is not None:
-            last[one.record_id] = one.mean
+            now.setdefault(one.record_id, []).append(one.mean)
         yield Group(**asdict(one), stage=stage, path=path, before=before, fell=fell)
+    last |= {name: fmean(means) for name, means in now.items()}
 
 
 def ranked(groups: Sequence[Group]) -> list[Group]:

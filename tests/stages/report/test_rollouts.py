@@ -35,6 +35,13 @@ def test_groups_are_told_apart(tmp_path: Path) -> None:
     assert found[2, "a"].before == 1.0
 
 
+def test_a_record_drawn_twice_in_one_step_has_not_fallen(tmp_path: Path) -> None:
+    """Worth 2 and 0 in step 1, of which neither came first; the 0.5 of step 2 are less than the 1 that it was worth on average."""
+    twice = [completion("a", 0, "x", 1.0), completion("a", 1, "y", 0.0)]
+    found = groups(recorded(tmp_path, {1: twice, 2: [completion("a", 0, "x", 0.25)], 3: [completion("a", 0, "x", 0.5)]}))
+    assert [(g.step, g.before, g.fell) for g in found] == [(1, None, False), (1, None, False), (2, 1.0, True), (3, 0.5, False)]
+
+
 def many(steps: int, per_step: int, size: int = 4) -> dict[int, list[dict[str, Any]]]:
     """Every 50th group has no spread."""
     return {
