@@ -37,6 +37,8 @@ def write(run: Path, out: Path, *, max_mb: float = MAX_MB, with_plan: bool = Tru
     Raises:
         InputError: the folder holds no run, `out` cannot be written, or `max_mb` is too small for a page without samples.
     """
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; allowed: the file to write, as {out / 'report.html'}")
     fixed = frame_size()
     room = int(max_mb * 1e6) - fixed
     if room <= 0:

@@ -65,6 +65,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert files.read_json(path) == {"a": 1}
 
 
+@pytest.mark.parametrize("fault", ["text", "folder"])
+def test_a_failed_write_leaves_nothing(fault: str, tmp_path: Path) -> None:
+    """Where it fails as it writes, and as it renames."""
+    path = tmp_path / "page.html"
+    if fault == "folder":
+        path.mkdir()
+    with pytest.raises((OSError, UnicodeError)):
+        files.write_text(path, "a" * 100_000 + "\ud800" * (fault == "text"))
+    assert [entry for entry in tmp_path.iterdir() if not entry.is_dir()] == []
+
+
 def test_lines_round_trip(tmp_path: Path) -> None:
     rows = [{"text": 'a "quoted"\nline — ü'}, {"n": 2}]
     files.write_lines(tmp_path / "rows.jsonl", rows)

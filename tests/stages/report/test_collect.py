@@ -115,6 +115,14 @@ def test_a_step_done_again_counts_once(tmp_path: Path) -> None:
     assert math.isclose(found["columns"]["loss"][1], 2.5)
 
 
+def test_a_folder_is_no_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(run), "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"omnistage: --out {tmp_path}: is a folder; allowed: the file to write, as {tmp_path / 'report.html'}"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
