@@ -17,6 +17,7 @@ from typing import Any
 from omnistage.data.errors import InputError, OmnistageError
 from omnistage.stages import files, lock
 from omnistage.stages.report import curves, heads
+from omnistage.stages.report.places import Places
 from omnistage.stages.report.reading import Notes, json_of, lines_of, number, object_of, plain
 
 START = "00-start"
@@ -39,6 +40,7 @@ def collect(run: Path, *, with_plan: bool = False, with_summary: bool = True) ->
     recipe = held["recipe"]
     folders = {stage["name"]: run / f"{number:02d}-{stage['name']}" for number, stage in enumerate(recipe["stages"], start=1)}
     summary = _summary(run, recipe, folders, notes, anew=with_summary)
+    places = Places(run, recipe)
     stages = [_stage(stage, folders[stage["name"]], notes) for stage in recipe["stages"]]
     evaluated = {"(start)": run / START, **folders}
     figures = {name: found for name, folder in evaluated.items() if (found := _figures(folder, notes))}
@@ -50,7 +52,7 @@ def collect(run: Path, *, with_plan: bool = False, with_summary: bool = True) ->
         "summary": summary,
         "figures": figures,
         "heads": heads.collect(recipe, folders, notes),
-        "data": {stage["name"]: data for stage in recipe["stages"] if (data := _data(stage, folders[stage["name"]], notes))},
+        "data": {stage["name"]: data for stage in recipe["stages"] if (data := _data(stage, folders[stage["name"]], places, notes))},
         "plan": _plan(recipe, run, notes) if with_plan else None,
         "notes": notes.lines,
     }
@@ -206,22 +208,22 @@ def _is_of(found: Mapping[str, Any], folders: Mapping[str, Path]) -> bool:
     return told == measured
 
 
-def _data(stage: Mapping[str, Any], folder: Path, notes: Notes) -> dict[str, Any] | None:
+def _data(stage: Mapping[str, Any], folder: Path, places: Places, notes: Notes) -> dict[str, Any] | None:
     """What a stage drew of its sources, and the rows in their quarantines, by reason."""
     drawn = json_of(folder / "data.json", notes, "data") or []
     listed = []
     for source in stage.get("data") or []:
         path = source.get("quarantine")
         if path is not None:
-            listed.append(_quarantine(str(path), notes))
+            listed.append(_quarantine(str(path), places, notes))
     return {"sources": drawn, "quarantines": listed} if drawn or listed else None
 
 
-def _quarantine(path: str, notes: Notes) -> dict[str, Any]:
+def _quarantine(path: str, places: Places, notes: Notes) -> dict[str, Any]:
     from omnistage.data import quarantine
 
     try:
-        found = quarantine.read(path)
+        found = quarantine.read(places.file(path))
     except InputError as error:
         notes.say("data", f"quarantine {Path(path).name} is left out: {' '.join(str(error).split())[:200]}")
         return {"path": path, "rows": None, "codes": {}, "examples": []}

@@ -20,13 +20,14 @@ class Places:
 
     def __init__(self, run: Path, recipe: dict[str, Any]) -> None:
         self.run = run
-        self._began = str(recipe.get("run_dir", ""))
+        self._began = str(recipe.get("run_dir") or "")
         real = os.path.realpath(run)
         # Relative paths of the recipe are of the folder in which the run began, which its own path tells.
         folders = [os.getcwd()]
         if self._began and not os.path.isabs(self._began):
             before, found, after = f"{real}/".rpartition(f"/{os.path.normpath(self._began)}/")
             folders += [before or "/"] if found and not after else []
+        self._folders = folders
         named = {self._named(path) for path in _folders(recipe)}
         self._roots = {real} | {os.path.realpath(os.path.join(folder, path)) for folder in folders for path in named}
 
@@ -35,6 +36,13 @@ class Places:
         path, wrong = self._of(ref.path)
         sound, unheard = (None, None) if ref.sound is None else self._of(ref.sound)
         return replace(ref, path=path, sound=sound), wrong or unheard
+
+    def file(self, named: str) -> str:
+        """Where a file lies now that the recipe names: a relative one in the folder in which the run began, where that is known."""
+        path = self._named(named)
+        inside = self._inside(path)
+        tries = [*(os.path.join(folder, path) for folder in reversed(self._folders)), *([] if inside is None else [str(self.run / inside)])]
+        return next((one for one in tries if "\0" not in one and os.path.exists(one)), path)
 
     def _of(self, noted: str) -> tuple[str, str | None]:
         """A file's path now, and what is wrong with it."""

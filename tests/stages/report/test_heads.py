@@ -148,3 +148,20 @@ def test_a_quarantine_is_told_by_its_reasons(tmp_path: Path) -> None:
     found = collect.collect(run)
     assert found["data"]["video"]["quarantines"][0]["rows"] is None
     assert any("quarantine train.quarantine.jsonl is left out" in note["line"] for note in found["notes"])
+
+
+def test_a_relative_quarantine_is_that_of_the_folder_in_which_the_run_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the page is made, also where another file has the name."""
+    began, other = tmp_path / "began", tmp_path / "other"
+    for folder, count in ((began, 2), (other, 1)):
+        (folder / "data").mkdir(parents=True)
+        entries = [quarantine.Entry(f"r{at}", f"train.json: record {at}", "train.json", ("silent",), "silent") for at in range(count)]
+        quarantine.write(folder / "data" / "bad.jsonl", [quarantine.Checked("train.json", None, True)], entries)
+    run = recorded(began / "runs" / "one", {}, data=[{"path": "train.json", "quarantine": "data/bad.jsonl"}])
+    held = files.read_json(run / "run.json")
+    held["recipe"]["run_dir"] = "runs/one"
+    files.write_json(run / "run.json", held)
+    for here in (began, tmp_path, other):
+        monkeypatch.chdir(here)
+        (listed,) = collect.collect(run)["data"]["video"]["quarantines"]
+        assert listed["rows"] == 2, here
