@@ -11,6 +11,7 @@ import numpy as np
 from omnistage.data.body import drawing, metrics
 from omnistage.data.body.skeleton import joints_m, skeleton
 from omnistage.data.rotations import Floats
+from omnistage.stages.report.order import evenly
 from omnistage.stages.report.reading import Notes, json_of, lines_of, number
 
 MOST_POINTS = 1500
@@ -100,7 +101,7 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for (task, name, control), points in found.items():
         ordered = sorted(points, key=lambda point: (point[1], point[0]))
-        kept = [ordered[at] for at in _spread(len(ordered), MOST_POINTS)]
+        kept = [ordered[at] for at in evenly(len(ordered), MOST_POINTS)]
         columns = {column: [point[at] for point in kept] for at, column in enumerate(("ids", "true", "made"))}
         out.append({"task": task, "name": name, "control": control or None, "of": len(points)} | columns)
     return out
@@ -129,7 +130,7 @@ def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for task, found in by_task.items():
         in_camera = sum(_is_head_down(true) for *_, true in found) > len(found) / 2
         turned += [task] if in_camera else []
-        for at in _spread(len(found), max(2, MOST_POSES // len(by_task))):
+        for at in evenly(len(found), max(2, MOST_POSES // len(by_task))):
             error, name, _, made, true = found[at]
             joints = {"made": _stood(made, in_camera), "true": _stood(true, in_camera)}
             shown.append({"id": name, "task": task, "mpjpe_mm": round(error, 1), "rank": at + 1, "of": len(found)} | joints)
@@ -146,10 +147,3 @@ def _stood(pose: Floats, in_camera: bool) -> list[list[float]]:
     """Joints [24, 3] in mm, y up. In the frame of a camera y points down and z away from it: there a standing body is upside down."""
     joints = drawing.pose_json(pose)["joints_mm"]
     return [[x, -y, -z] for x, y, z in joints] if in_camera else joints
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, evenly spread, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(at * (count - 1) / (most - 1)) for at in range(most)})

@@ -1,4 +1,4 @@
-"""An order whose every beginning is evenly spread."""
+"""Evenly spread ones of many."""
 
 from __future__ import annotations
 
@@ -18,3 +18,12 @@ def spread_order(values: Sequence[T]) -> list[T]:
     for level in range(1, bits + 1):
         places += [odd * (len(values) - 1) >> level for odd in range(1, 1 << level, 2)]
     return [values[at] for at in dict.fromkeys([*places, *range(len(values))])]
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly spread, the first and the last among them; of one place the last."""
+    if count <= most:
+        return list(range(count))
+    if most < 2:
+        return [count - 1][:most]
+    return sorted({round(at * (count - 1) / (most - 1)) for at in range(most)})

@@ -107,6 +107,26 @@ def test_long_curves_are_thinned_evenly(tmp_path: Path) -> None:
     assert shorter["steps"][-2:] == [997, 1001]
 
 
+def test_rarely_logged_numbers_are_kept_where_curves_are_thinned(tmp_path: Path) -> None:
+    """Of 3,000 steps 500 are drawn, and with them all 30 of one column; of one that every third step logs, and no drawn one, a quarter."""
+    rows = [
+        {"step": step, "loss": 1 / step}
+        | ({"seldom": step / 7} if step % 100 == 0 else {})
+        | ({"third": step / 3} if step % 3 == 2 else {})
+        for step in range(1, 3001)
+    ]
+    files.write_lines(tmp_path / "metrics.jsonl", rows)
+    found = curves.of_stage(tmp_path / "metrics.jsonl", Notes(), most=500)
+    assert set(range(1, 3001, 6)) < set(found["steps"])
+    assert len(found["steps"]) < 1000
+    for name, column in found["columns"].items():
+        assert column == [rows[step - 1].get(name) for step in found["steps"]]
+    kept = {name: sum(value is not None for value in column) for name, column in found["columns"].items()}
+    assert kept["seldom"] == 30
+    assert kept["third"] >= 125
+    assert (found["rows"], found["every"]) == (3000, 6)
+
+
 def test_a_step_done_again_counts_once(tmp_path: Path) -> None:
     rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}, {"step": 2, "loss": 2.5}, {"step": 2, "train_runtime": 9.0, "epoch": 1}]
     files.write_lines(tmp_path / "metrics.jsonl", rows)
