@@ -21,7 +21,7 @@ from omnistage.data.media import MediaLimits
 from omnistage.data.records import MediaRef
 from omnistage.stages.report import collect, media, page, rollouts
 from omnistage.stages.report.places import Places
-from omnistage.stages.report.view import MOST_CLIPS, Clips, View, limits_of, view
+from omnistage.stages.report.view import MOST_CLIPS, Clips, NoRoom, View, limits_of, view
 
 # As large as a page on disk may be; nearly all of it is texts, for clips are fetched one by one.
 ROOM = 16_000_000
@@ -144,6 +144,8 @@ class Live:
         try:
             found = collect.collect(self.run, with_summary=with_summary)
             made = view(self.run, room=ROOM, found=found, kept=self._kept, clips_of=lambda places, _: Served(places, self))
+        except NoRoom as error:
+            return {"waiting": f"{error}; omnistage report {self.run} --max-mb N writes one of N MB"}
         except (OmnistageError, OSError) as error:
             return {"waiting": waits_for(self.run) or " ".join(str(error).split())[:500]}
         self._limits = limits_of(found["run"]["recipe"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from datetime import UTC, datetime
 from functools import cache
 from html import escape
@@ -17,7 +18,7 @@ from typing import Any
 
 from omnistage.data.errors import InputError
 from omnistage.stages import files
-from omnistage.stages.report.view import View, as_json, view
+from omnistage.stages.report.view import NoRoom, View, as_json, view
 
 STATIC = Path(__file__).with_name("static")
 # In this order they are one script.
@@ -43,7 +44,13 @@ def write(run: Path, out: Path, *, max_mb: float = MAX_MB, with_plan: bool = Tru
     room = int(max_mb * 1e6) - fixed
     if room <= 0:
         raise InputError(f"--max-mb {max_mb:g}: the page takes {fixed / 1e6:.1f} MB without any data (its charts' library); give more")
-    made = view(run, room=room, page=out, with_plan=with_plan)
+    try:
+        made = view(run, room=room, page=out, with_plan=with_plan)
+    except NoRoom as error:
+        needed = math.ceil(10 * (max_mb + error.over / 1e6) + 1) / 10
+        raise InputError(
+            f"--max-mb {max_mb:g} is too small: without any sample the page takes {error.over / 1e6:.2g} MB more; give {needed:g} or more"
+        ) from error
     html = render(made)
     try:
         files.write_text(out, html)

@@ -13,16 +13,25 @@ from omnistage.stages import files
 
 
 class Notes:
-    """What a page lacks, a line each, by section."""
+    """What a page lacks, a line each, by section. Of notes of one `kind` the first stands for all, with their number."""
 
     def __init__(self) -> None:
-        self.lines: list[dict[str, str]] = []
+        self._said: dict[tuple[str, str, str], tuple[str, int]] = {}
 
-    def say(self, section: str, line: str) -> None:
-        """Note it once."""
-        entry = {"section": section, "line": line}
-        if entry not in self.lines:
-            self.lines.append(entry)
+    def say(self, section: str, line: str, *, kind: str | None = None) -> None:
+        """Note it; without a `kind` once."""
+        key = (section, "line" if kind is None else "kind", line if kind is None else kind)
+        first, count = self._said.get(key, (line, 0))
+        self._said[key] = (first, count + 1 if kind is not None else 1)
+
+    @property
+    def lines(self) -> list[dict[str, str]]:
+        """What was said, in order."""
+        told = [
+            (section, f"{line} (and {count - 1:,} more alike)" if count > 1 else line)
+            for (section, *_), (line, count) in self._said.items()
+        ]
+        return [{"section": section, "line": line} for section, line in told]
 
 
 def json_of(path: Path, notes: Notes, section: str) -> Any:

@@ -110,8 +110,13 @@ def groups_of(run: Path, stages: Sequence[Mapping[str, Any]], notes: Notes, kept
             try:
                 out += _of_step(stage["name"], path, read(path, weights), last)
             except _errors() as error:
-                notes.say("rollouts", f"{stage['folder']}/rollouts/{path.name} is left out: {' '.join(str(error).split())[:200]}")
+                _leave_out(notes, path, error)
     return out
+
+
+def _leave_out(notes: Notes, path: Path, error: Exception) -> None:
+    folder = path.parent.parent.name
+    notes.say("rollouts", f"{folder}/rollouts/{path.name} is left out: {' '.join(str(error).split())[:200]}", kind=f"step of {folder}")
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -198,7 +203,7 @@ def samples_of(
         try:
             rows = _rows(path, leave_out=_HEAVY)
         except _errors() as error:
-            notes.say("rollouts", f"{path.parent.parent.name}/rollouts/{path.name} is left out: {' '.join(str(error).split())[:200]}")
+            _leave_out(notes, path, error)
             continue
         for group in wanted:
             own = [row for row in rows if row["group"] == group.number]

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from omnistage.data.errors import InputError
 from omnistage.data.media import MediaLimits
-from omnistage.data.records import MediaRef
+from omnistage.data.records import MediaRef, Record
 from omnistage.rewards.rollouts import SOUND
-from omnistage.stages.report import collect, media, rollouts
+from omnistage.stages.report import collect, curves, media, rollouts
 from omnistage.stages.report.answers import Asked
 from omnistage.stages.report.places import Places
 from omnistage.stages.report.reading import Notes
@@ -24,11 +24,23 @@ MOST_GROUPS, MOST_ITEMS, MOST_CLIPS = 600, 300, 1000
 # Of the room for samples, the share that texts may take at most; clips have the rest.
 TEXT_SHARE = 0.6
 GROUPS_SHARE = 0.65
+# Of the room without them, the share that curves may take.
+CURVES_SHARE = 0.5
 # Of the room for clips, what is kept for frames and waves when no more clips can be played in the page.
 STILLS_SHARE = 0.2
 AT_ONCE = 16
 # What a script element around a sample or a clip takes.
 _ELEMENT = 80
+# What a clip's name in a sample takes, and what is said of how much is shown.
+_NAME, _SHOWN = 32, 1000
+
+
+class NoRoom(InputError):
+    """What is no sample takes `over` bytes more than there is room for."""
+
+    def __init__(self, over: int) -> None:
+        super().__init__(f"what the run logged and measured takes {over / 1e6:.2g} MB more than the page has room for")
+        self.over = over
 
 
 @dataclass
@@ -72,17 +84,15 @@ def view(
     Who looks at a run again and again gives what was `found` in it (of `collect`), what was `kept` of its rollouts, and its own `clips_of`.
 
     Raises:
-        InputError: the folder holds no run, or there is no room for what is no sample.
+        InputError: the folder holds no run, or (`NoRoom`) there is no room for what is no sample.
     """
     notes = Notes()
     held = collect.held_by(run)
     made = View(collect.collect(run, with_plan=with_plan) if found is None else dict(found))
-    left = room - size_of(made.data)
+    made.data["stages"] = _with_curves(made.data, room, notes)
+    left = room - size_of(made.data) - _SHOWN
     if left < 0:
-        raise InputError(
-            f"--max-mb is too small: the page takes {(size_of(made.data) - left - room) / 1e6:.1f} MB more than the library of its charts "
-            f"leaves room for"
-        )
+        raise NoRoom(-left)
     folders = {"(start)": run / collect.START} | {stage["name"]: run / stage["folder"] for stage in made.data["stages"]}
     text = int(left * TEXT_SHARE)
     groups, counted = _groups(run, made.data["stages"], int(text * GROUPS_SHARE), notes, kept)
@@ -98,44 +108,66 @@ def view(
         samples.append((record, sample))
     if not asked.found:
         notes.say("answers", "no evaluation has answers that could be set side by side")
+    # What was noted on the way is no sample, and comes out of the same room.
+    made.data["notes"] = made.data["notes"] + notes.lines
+    pairs, evaluated = asked.counts(), list(asked.found)
+    left -= sum(size_of(extra) for extra in (notes.lines, pairs, evaluated))
+    if left < 0:
+        raise NoRoom(-left)
     clips = (clips_of or Clips)(Places(run, held["recipe"]), page)
-    # Both lists from their beginnings: whichever clips there is room for, both have some.
-    for at in range(max(len(groups), len(samples))):
-        if at < len(groups):
-            of_group = groups[at]
-            of_group["clips"] = [clips.key(ref) for ref in media.refs_of(of_group)]
-            del of_group["media"], of_group[SOUND]
-        if at < len(samples):
-            record, sample = samples[at]
-            sample["clips"] = [clips.key(ref) for ref in record.media]
-    # The texts themselves come out of the same room, in the order in which they are looked at.
-    groups.sort(key=lambda group: (group["at"], group["step"], group["id"]))
-    for number, group in enumerate(groups):
+    taken, shown_items, left = _taken(groups, samples, clips, left)
+    taken.sort(key=lambda group: (group["at"], group["step"], group["id"]))
+    for number, group in enumerate(taken):
         made.parts[f"group-{number}"] = group
         made.groups.append(_index_of_group(group, number))
-    for number, (_, sample) in enumerate(samples):
+    for number, sample in enumerate(shown_items):
         made.parts[f"item-{number}"] = sample
         made.items.append(_index_of_item(sample, number))
-    left -= sum(size_of(part) for part in made.parts.values()) + size_of([made.groups, made.items])
     told = clips.pack(limits_of(held["recipe"]), left)
     made.parts |= clips.parts()
     made.shown = {
-        "groups": len(groups),
+        "groups": len(taken),
         "groups_of": counted["groups"],
         "completions_of": counted["completions"],
         "no_spread_of": counted["no_spread"],
         "fell_of": counted["fell"],
-        "steps": counted["steps"],
-        "items": len(samples),
+        "steps": {"shown": len({(group["stage"], group["step"]) for group in taken}), "of": counted["steps"]},
+        "items": len(shown_items),
         "items_of": len(records),
-        "pairs": asked.counts(),
-        "evaluated": list(asked.found),
+        "pairs": pairs,
+        "evaluated": evaluated,
         "clips": told,
         "most": {"groups": MOST_GROUPS, "items": MOST_ITEMS, "clips": MOST_CLIPS, "of_each": rollouts.OF_EACH},
         "room": room,
     }
-    made.data["notes"] = made.data["notes"] + notes.lines
     return made
+
+
+def _with_curves(data: Mapping[str, Any], room: int, notes: Notes) -> list[dict[str, Any]]:
+    """The stages with curves that leave room for samples."""
+    rest = size_of({**data, "stages": [{**stage, "metrics": {}} for stage in data["stages"]]})
+    return curves.fit(data["stages"], int(max(0, room - rest) * CURVES_SHARE), size_of, notes)
+
+
+def _taken(
+    groups: Sequence[dict[str, Any]], samples: Sequence[tuple[Record, dict[str, Any]]], clips: Clips, room: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """As many groups and items as there is room for, both from their beginnings, so that whichever clips there is room for, both have some;
+    with the names of their clips. And what is left."""
+    taken: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for at in range(max(len(groups), len(samples))):
+        for out, listed, index in ((taken[0], groups, _index_of_group), (taken[1], samples, _index_of_item)):
+            if at >= len(listed):
+                continue
+            one = listed[at]
+            refs, sample = (media.refs_of(one), one) if isinstance(one, dict) else (one[0].media, one[1])
+            bare = {name: value for name, value in sample.items() if name not in ("media", SOUND)}
+            size = size_of(bare) + len(as_json(index(bare, MOST_GROUPS))) + clips.cost(refs)
+            if size > room:
+                return *taken, room
+            room -= size
+            out.append(bare | {"clips": [clips.key(ref) for ref in refs]})
+    return *taken, room
 
 
 def _groups(
@@ -148,6 +180,7 @@ def _groups(
         "completions": sum(group.size for group in found),
         "no_spread": sum(group.no_spread for group in found),
         "fell": sum(group.fell for group in found),
+        "steps": len({(group.stage, group.step) for group in found}),
     }
     chosen = rollouts.ranked(found)[:MOST_GROUPS]
     weights = {stage["name"]: {use["name"]: float(use["weight"]) for use in stage["rewards"]} for stage in stages}
@@ -162,7 +195,6 @@ def _groups(
         if spent > room:
             break
         out.append(sampled[group] | {"at": order[group.stage]})
-    counted["steps"] = {"shown": len({(g["stage"], g["step"]) for g in out}), "of": len({(g.stage, g.step) for g in found})}
     return out, counted
 
 
@@ -193,7 +225,24 @@ class Clips:
         self._places = places
         self._page = page
         self._wanted: dict[MediaRef, int] = {}
+        self._looked: dict[MediaRef, tuple[MediaRef, dict[str, Any]]] = {}
         self.packed: list[dict[str, Any]] = []
+
+    def cost(self, refs: Sequence[MediaRef]) -> int:
+        """Bytes that a sample's clips take at least: their names, and what is said of those that no earlier sample has."""
+        return sum(_NAME + (0 if ref in self._wanted else size_of(self._entry(ref)[1])) for ref in refs)
+
+    def _entry(self, ref: MediaRef) -> tuple[MediaRef, dict[str, Any]]:
+        """The clip as it lies now, and what is said of it whether or not there is room for more."""
+        if ref not in self._looked:
+            there, wrong = self._places.of(ref)
+            entry: dict[str, Any] = {"name": Path(ref.path).name, "kind": ref.kind}
+            if wrong is not None:
+                entry["error"] = wrong
+            elif self._page is not None and (address := media.link(there.path, self._page)) is not None:
+                entry["link"] = address
+            self._looked[ref] = there, entry
+        return self._looked[ref]
 
     def key(self, ref: MediaRef) -> int | str:
         """The name of a clip."""
@@ -204,21 +253,15 @@ class Clips:
         return {f"clip-{number}": clip for number, clip in enumerate(self.packed)}
 
     def pack(self, limits: MediaLimits, room: int) -> dict[str, int]:
-        """Fill `packed` within `room` bytes: in their order, what plays as long as there is room; says how many."""
+        """Fill `packed` within `room` bytes more than they cost: in their order, what plays as long as there is room; says how many."""
         refs: dict[int, MediaRef] = {}
         self.packed = []
         for ref, number in self._wanted.items():
-            entry: dict[str, Any] = {"name": Path(ref.path).name, "kind": ref.kind}
-            there, wrong = self._places.of(ref)
-            if wrong is not None:
-                entry["error"] = wrong
-            else:
-                if self._page is not None and (address := media.link(there.path, self._page)) is not None:
-                    entry["link"] = address
-                if number < MOST_CLIPS:
-                    refs[number] = there
-            self.packed.append(entry)
-        self._fill(refs, limits, room - sum(size_of(entry) for entry in self.packed))
+            there, entry = self._entry(ref)
+            if "error" not in entry and number < MOST_CLIPS:
+                refs[number] = there
+            self.packed.append(dict(entry))
+        self._fill(refs, limits, room)
         counted = {"of": len(self.packed), "played": 0, "still": 0, "linked": 0, "missing": 0}
         for entry in self.packed:
             told = "missing" if "error" in entry else "played" if {"video", "sound"} & entry.keys() else "still"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_odd_files_are_a_note(name: str, tmp_path: Path) -> None:
         answer = served.answer()
         assert answer is not None
         assert json.loads(answer.body)["data"]["shown"]["groups"] == 1
+    finally:
+        served.close()
+
+
+def test_a_run_too_large_for_the_page_says_what_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is no option of the watch."""
+    run = recorded(tmp_path / "run", {1: [completion("a", 0, "x", 1.0)]})
+    monkeypatch.setattr(live, "ROOM", 1000)
+    served = Live(run)
+    try:
+        answer = served.answer()
+        assert answer is not None
+        waiting = json.loads(answer.body)["waiting"]
+        assert re.match(r"what the run logged and measured takes 0\.00\d+ MB more than the page has room for; ", waiting)
+        assert waiting.endswith(f"; omnistage report {run} --max-mb N writes one of N MB")
     finally:
         served.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,10 +16,11 @@ import pytest
 from omnistage.data.media import MediaLimits
 from omnistage.data.records import MediaRef
 from omnistage.launch import cli
+from omnistage.stages import files
 from omnistage.stages.report import media, page
 from omnistage.stages.report.texts import SHORT
 from omnistage.stages.report.view import as_json, view
-from report_run import HOSTILE, copied, data_in, hostile
+from report_run import HOSTILE, completion, copied, data_in, hostile, recorded
 
 
 class Scripts(HTMLParser):
@@ -153,3 +155,53 @@ def test_a_clip_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     path.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
     found = media.packed(MediaRef("video", str(path)), MediaLimits())
     assert set(found) == {"kind", "error"}
+
+
+def wide(folder: Path, steps: int, columns: int) -> Path:
+    """A run of some rollouts whose stage has logged so many numbers at full precision."""
+    run = recorded(folder, {step: [completion("a", 0, "x" * 500, float(step % 2), question=f"{step}?")] for step in range(1, 31)})
+    rows = [{"step": step, **{f"numbers/{name}": math.sin(step * name + 1) for name in range(columns)}} for step in range(1, steps + 1)]
+    files.write_lines(run / "01-video" / "metrics.jsonl", rows)
+    return run
+
+
+def test_curves_are_fitted_to_the_room(tmp_path: Path) -> None:
+    """3,000 steps of 80 numbers: 1,500 would be 2.6 MB; in 1 MB they have half of it, and samples have room."""
+    run = wide(tmp_path / "run", 3000, 80)
+    made = view(run, room=1_000_000)
+    size = len(as_json(made.head())) + sum(len(as_json(part)) for part in made.parts.values())
+    metrics = made.data["stages"][0]["metrics"]
+    assert size <= 1_000_000
+    assert 300_000 < len(as_json(metrics)) < 500_000
+    assert made.shown["groups"] == 30
+    assert metrics["steps"][-1] == metrics["rows"] == 3000
+    assert set(range(1, 3001, metrics["every"])) <= set(metrics["steps"])
+    assert metrics["columns"]["numbers/7"][:2] == [float(f"{math.sin(step * 7 + 1):.6g}") for step in metrics["steps"][:2]]
+    assert "at" not in metrics
+    (told,) = [note["line"] for note in made.data["notes"] if note["section"] == "curves"]
+    assert told.startswith(f"stage video: {len(metrics['steps'])} of 3,000 logged steps are drawn, numbers to 6 digits")
+    whole = view(run, room=15_000_000)
+    assert len(whole.data["stages"][0]["metrics"]["steps"]) == 1501
+    assert not [note for note in whole.data["notes"] if note["section"] == "curves"]
+
+
+@pytest.mark.parametrize("fault", ["curves", "damaged"])
+def test_the_size_is_kept_and_a_refusal_says_what_is_needed(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a page has no room for, at sizes from the least to where all of it fits; of 400 damaged files the notes are one."""
+    run, out = tmp_path / "run", tmp_path / "page.html"
+    if fault == "curves":
+        wide(run, 200, 200)
+    else:
+        recorded(run, {1: [completion("a", 0, "x", 1.0)]})
+        for step in range(2, 402):
+            (run / "01-video" / "rollouts" / f"step-{step:06d}.parquet").write_bytes(b"PAR1 no")
+    least = page.frame_size() / 1e6
+    assert cli.main(["report", str(run), "--out", str(out), "--max-mb", f"{least + 0.001:.6f}"]) == 2
+    needed = float(re.findall(r"give ([0-9.]+) or more\n", capsys.readouterr().err)[0])
+    assert needed < least + 0.5
+    for more in (0, 0.05, 0.1, 0.2, 0.4, 0.8, 5):
+        made = page.write(run, out, max_mb=needed + more, with_plan=False)
+        assert made["bytes"] == out.stat().st_size <= (needed + more) * 1e6, more
+    if fault == "damaged":
+        (note,) = [note["line"] for note in data_in(out.read_text("utf-8"))["notes"] if "parquet" in note["line"]]
+        assert note.endswith("(and 399 more alike)")

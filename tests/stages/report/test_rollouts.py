@@ -125,6 +125,18 @@ def test_a_damaged_step_is_left_out_and_said(tmp_path: Path) -> None:
     assert ["step-000002.parquet is left out" in note["line"] for note in notes.lines] == [True]
 
 
+def test_many_damaged_steps_are_one_note(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, many(30, 1))
+    paths = sorted((folder / "01-video" / "rollouts").iterdir())
+    for path in paths[3:]:
+        path.write_bytes(b"PAR1 no")
+    notes = Notes()
+    assert len(rollouts.groups_of(folder, collect.collect(folder)["stages"], notes)) == 3
+    (note,) = notes.lines
+    assert note["line"].startswith("01-video/rollouts/step-000004.parquet is left out: ")
+    assert note["line"].endswith(" (and 26 more alike)")
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_rollouts_in_two_minutes(tmp_path: Path) -> None:
     import time
