@@ -144,9 +144,12 @@ def note_start(out: Path, start: str) -> None:
 
 
 def is_stale(out: Path, start: str) -> bool:
-    """Whether the stage in `out` was started from other weights than those that `start` holds now."""
-    path = out / STARTED_FROM
-    return path.exists() and files.read_json(path)["manifest"] != _manifest(start)
+    """Whether the stage in `out` was started from other weights than those that `start` holds now; of weights that are not here nobody
+    knows."""
+    path, now = out / STARTED_FROM, _manifest(start)
+    if not path.exists() or (now is None and not Path(start).exists()):
+        return False
+    return bool(files.read_json(path)["manifest"] != now)
 
 
 def _manifest(folder: str) -> str | None:

@@ -41,7 +41,8 @@ def collect(run: Path, *, with_plan: bool = False, with_summary: bool = True) ->
     folders = {stage["name"]: run / f"{number:02d}-{stage['name']}" for number, stage in enumerate(recipe["stages"], start=1)}
     summary = _summary(run, recipe, folders, notes, anew=with_summary)
     places = Places(run, recipe)
-    stages = [_stage(stage, folders[stage["name"]], notes) for stage in recipe["stages"]]
+    running = lock.is_held(run)
+    stages = [_stage(stage, folders[stage["name"]], notes, running=running) for stage in recipe["stages"]]
     evaluated = {"(start)": run / START, **folders}
     figures = {name: found for name, folder in evaluated.items() if (found := _figures(folder, notes))}
     if not figures:
@@ -102,16 +103,32 @@ def state_of(run: Path, done: bool) -> str:
     return "done" if done else "stopped"
 
 
-def state_of_stage(kind: Any, folder: Path) -> str:
-    """`done`, `begun` or `waiting`."""
-    done = (folder / "evaluation" / "scores.json").exists() if kind == "evaluate" else files.is_whole(folder / "model")
+def state_of_stage(stage: Mapping[str, Any], folder: Path, *, running: bool) -> str:
+    """`done`, `begun` or `waiting`; `running` says that the run is under way."""
+    if stage.get("kind") == "evaluate":
+        done = (folder / "evaluation" / "scores.json").exists()
+    else:
+        done = files.is_whole(folder / "model") or (not running and _was_done(stage, folder))
     return "done" if done else "begun" if folder.exists() and any(folder.iterdir()) else "waiting"
 
 
-def _stage(stage: Mapping[str, Any], folder: Path, notes: Notes) -> dict[str, Any]:
+def _was_done(stage: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a stage whose model is not here, as in a copy without weights, left what is only written behind its model.
+
+    A run under way would train such a stage anew.
+    """
+    if any((folder / part / "scores.json").exists() for part in ("evaluation", "head")):
+        return True
+    if stage.get("choose") is not None:
+        # Written before the model is, which is one of these.
+        return (folder / "choice.json").exists() and not any((folder / "checkpoints").glob("checkpoint-*"))
+    return "train_s" in _seconds(folder, Notes())
+
+
+def _stage(stage: Mapping[str, Any], folder: Path, notes: Notes, *, running: bool) -> dict[str, Any]:
     name = stage["name"]
     metrics = curves.of_stage(folder / "metrics.jsonl", notes)
-    state = state_of_stage(stage.get("kind"), folder)
+    state = state_of_stage(stage, folder, running=running)
     if state == "waiting":
         notes.say("curves", f"stage {name} has not begun")
     return {

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from omnistage.stages import lock
 from omnistage.stages.report import collect
 from omnistage.stages.report.reading import Notes, json_of, lines_of, number
 
@@ -34,7 +35,8 @@ def progress(run: Path) -> dict[str, Any]:
     """
     recipe = collect.held_by(run)["recipe"]
     folders = [run / f"{number:02d}-{stage['name']}" for number, stage in enumerate(recipe["stages"], start=1)]
-    stages = [_stage(stage, folder) for stage, folder in zip(recipe["stages"], folders, strict=True)]
+    running = lock.is_held(run)
+    stages = [_stage(stage, folder, running=running) for stage, folder in zip(recipe["stages"], folders, strict=True)]
     _reckon(stages)
     waiting = [stage for stage in stages if stage["state"] != "done" and stage["kind"] != "evaluate"]
     known = [stage["left_s"] for stage in waiting if stage["left_s"] is not None]
@@ -48,7 +50,7 @@ def progress(run: Path) -> dict[str, Any]:
     }
 
 
-def _stage(stage: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _stage(stage: Mapping[str, Any], folder: Path, *, running: bool) -> dict[str, Any]:
     rows: dict[int, dict[str, Any]] = {}
     for row in lines_of(folder / "metrics.jsonl", Notes(), "curves"):
         step = number(row.get("step"))
@@ -60,7 +62,7 @@ def _stage(stage: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "name": stage["name"],
         "kind": stage.get("kind"),
-        "state": collect.state_of_stage(stage.get("kind"), folder),
+        "state": collect.state_of_stage(stage, folder, running=running),
         "step": steps[-1] if steps else 0,
         "of": _steps(stage, folder),
         "step_s": round(fmean(seconds), 4) if seconds else None,

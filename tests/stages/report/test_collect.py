@@ -12,7 +12,7 @@ import pytest
 
 from omnistage.launch import cli
 from omnistage.stages import files
-from omnistage.stages.report import collect, curves
+from omnistage.stages.report import collect, curves, progress
 from omnistage.stages.report.reading import Notes
 from report_run import CONTROLS, copied
 
@@ -85,6 +85,23 @@ def test_a_run_under_way_says_what_it_lacks(run: Path, tmp_path: Path, name: str
     assert "02-video/metrics.jsonl: 1 lines are no JSON objects and are left out" in said
     json.dumps(found, allow_nan=False)
     assert collect.collect(half)["run"]["state"] == "stopped"
+
+
+def test_a_copy_without_weights_is_done_and_not_stale(run: Path, tmp_path: Path) -> None:
+    """Whether or not its summary came along; the same files in a run under way are a stage that is trained anew."""
+    models = [str(path.relative_to(run)) for path in run.glob("*/model")]
+    assert len(models) == 5
+    light = copied(run, tmp_path / "light", without=[*models, "summary.json", "03-audio/evaluation", "04-audio_video/evaluation"])
+    (light / "04-audio_video" / "seconds.json").unlink()
+    found = collect.collect(light)
+    assert [stage["state"] for stage in found["stages"]] == ["done", "done", "done", "begun"]
+    assert [(stage["name"], stage["stale"]) for stage in found["summary"]["stages"]] == [("cold_start", False), ("video", False)]
+    kept = files.read_json(run / "summary.json")["stages"]
+    assert [stage["modalities"] for stage in found["summary"]["stages"]] == [stage["modalities"] for stage in kept[:2]]
+    assert [stage["state"] for stage in progress.progress(light)["stages"]] == ["done", "done", "done", "begun"]
+    with (light / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert {stage["state"] for stage in collect.collect(light)["stages"]} == {"begun"}
 
 
 def test_damaged_files_are_left_out(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ REWARD = "curves/audio/reward"
 @pytest.fixture
 def half(run: Path, tmp_path: Path) -> Path:
     """The real run in the middle of its third stage, of which only four steps have recorded their rollouts."""
-    folder = copied(run, tmp_path / "run", without=["04-audio_video", "03-audio/model", "03-audio/evaluation"])
+    folder = copied(run, tmp_path / "run", without=["04-audio_video", "03-audio/model", "03-audio/evaluation", "03-audio/seconds.json"])
     # Of what is measured by now, so that no server has to load torch to make it anew.
     summary = files.read_json(folder / "summary.json")
     stages = [stage for stage in summary["stages"] if stage["name"] in ("cold_start", "video")]

@@ -102,7 +102,7 @@ def test_a_real_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture(scope="module")
 def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("terminal") / "run"
-    return copied(run, folder, without=["04-audio_video", "03-audio/model", "03-audio/evaluation", "summary.json"])
+    return copied(run, folder, without=["04-audio_video", "03-audio/model", "03-audio/evaluation", "03-audio/seconds.json", "summary.json"])
 
 
 @contextmanager

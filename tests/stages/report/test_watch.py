@@ -42,7 +42,7 @@ with open(sys.argv[1], "a") as file:
 def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real run in the middle of its third stage."""
     folder = tmp_path_factory.mktemp("watched") / "run"
-    return copied(run, folder, without=["04-audio_video", "03-audio/model", "03-audio/evaluation", "summary.json"])
+    return copied(run, folder, without=["04-audio_video", "03-audio/model", "03-audio/evaluation", "03-audio/seconds.json", "summary.json"])
 
 
 @pytest.fixture(scope="module")
