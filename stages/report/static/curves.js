@@ -1,5 +1,4 @@
 // The curves of each stage: what metrics.jsonl says, step by step.
-const SHOWN_CURVES = new Set();
 function curves(data) {
   const begun = data.stages.filter((stage) => stage.metrics.steps.length);
   if (!begun.length) return section("curves", "Training curves", null, missing("no stage has logged a step yet"), notes(data, "curves"));
@@ -44,8 +43,8 @@ function stagePanel(stage) {
   const rewards = [...new Set(Object.keys(columns).map((name) => /^rewards\/(.+?)\/(mean|not_scored)$/.exec(name)?.[1]).filter((name) => name && !/\/(modality|task)\//.test(name)))];
   const groups = [];
   const add = (title, ...figures) => { const there = figures.flat().filter(Boolean); if (there.length) groups.push(el("h4", { class: "group" }, title), el("div", { class: "grid" }, there)); };
-  add("Rewards", single("reward"), rewards.map((name) => rewardChart(stage, name, columns, steps, used)), single("frac_reward_zero_std"),
-    several("not_scored", "Not scored", "share of completions that a reward gave no value", rewards.map((name) => [`rewards/${name}/not_scored`, name]), { share: true }), single("reward_std"));
+  add("Rewards", single("reward"), rewards.map((name) => rewardChart(stage, name, line)), single("frac_reward_zero_std"),
+    notScoredChart(stage, rewards, line), single("reward_std"));
   add("Completions", several("length", "Length of completions", "tokens", [["completions/mean_length", "mean"], ["completions/min_length", "shortest"], ["completions/max_length", "longest"]], { zero: true }),
     single("completions/clipped_ratio"), single("entropy"));
   const clips = Object.keys(columns).filter((name) => name.startsWith("clip_ratio/"));
@@ -56,6 +55,8 @@ function stagePanel(stage) {
   const out = [...groups];
   if (stage.metrics.every > 1) out.unshift(el("p", { class: "hint" }, `Of ${count(stage.metrics.rows)} steps every ${stage.metrics.every}th is shown, and the last.`));
   if (rest.length) out.push(explorer(stage, rest));
+  const once = Object.entries(stage.metrics.once);
+  if (once.length) out.push(el("p", { class: "hint" }, `Logged once, at the end: ${once.map(([name, value]) => `${name} ${short(value)}`).join(", ")}.`));
   return out;
 }
 
@@ -63,31 +64,54 @@ function headCharts(stage, columns, single) {
   return Object.keys(columns).filter((name) => stage.kind === "head" && /^[^/]+\/[^/]+$/.test(name) && !/^(media|features|completions|rewards)\//.test(name)).map(single);
 }
 
-/** One reward: of all completions, or by modality, or by task. */
-function rewardChart(stage, name, columns, steps, used) {
-  const prefix = `rewards/${name}/`;
-  const ways = { all: [[`${prefix}mean`, name]] };
-  for (const split of ["modality", "task"]) {
-    const found = Object.keys(columns).filter((column) => column.startsWith(`${prefix}${split}/`) && column.endsWith("/mean"));
-    if (found.length) ways[split] = found.map((column) => [column, column.slice(prefix.length + split.length + 1, -5)]);
+/** Columns of rewards by the way in which a chart splits them: {all, modality, task}: [[column, reward, modality or task]]. */
+function splitColumns(columns, rewards, figure) {
+  const ways = { all: rewards.map((name) => [`rewards/${name}/${figure}`, name]).filter(([column]) => columns[column]) };
+  for (const way of ["modality", "task"]) {
+    const found = rewards.flatMap((name) => {
+      const begins = `rewards/${name}/${way}/`;
+      return Object.keys(columns).filter((column) => column.startsWith(begins) && column.endsWith(`/${figure}`)).map((column) => [column, name, column.slice(begins.length, -figure.length - 1)]);
+    });
+    if (found.length) ways[way] = found;
   }
-  for (const column of Object.keys(columns)) if (column.startsWith(prefix)) used.add(column);
-  if (!columns[`${prefix}mean`]) return null;
-  const weight = stage.rewards.find((use) => use.name === name)?.weight;
-  const spec = (way) => ({
-    id: `curves/${stage.name}/rewards/${name}`, title: `Reward: ${plain(name)}`, unit: `mean over completions${way === "all" ? "" : `, by ${way}`}${known(weight) ? `; weight ${short(weight)}` : ""}`,
-    traces: ways[way].map(([column, label], at) => ({ name: way === "modality" ? modalityName(label) : label, column, x: steps, y: columns[column], at: way === "modality" ? MODALITIES.indexOf(label) : at })),
-  });
-  const figure = chart(spec("all"));
-  if (Object.keys(ways).length > 1) {
-    const buttons = Object.keys(ways).map((way) => el("button", { type: "button", class: "mini", "aria-pressed": String(way === "all"), onclick: (event) => {
+  return ways;
+}
+
+/** A chart of the same figure in several ways, with a button for each; `spec(way)` is what is drawn. */
+function splitChart(ways, spec) {
+  const specs = new Map(Object.keys(ways).filter((way) => ways[way].length).map((way) => [way, spec(way)]));
+  if (!specs.size) return null;
+  const [[first, shown]] = specs;
+  const figure = chart(shown);
+  if (specs.size > 1) {
+    const buttons = [...specs].map(([way, other]) => el("button", { type: "button", class: "mini", "aria-pressed": String(way === first), onclick: (event) => {
       for (const button of event.currentTarget.parentNode.children) button.setAttribute("aria-pressed", String(button === event.currentTarget));
-      figure.querySelector(".unit").textContent = spec(way).unit;
-      redraw(figure, spec(way));
+      figure.querySelector(".unit").textContent = other.unit;
+      redraw(figure, other);
     } }, way === "all" ? "all" : `by ${way}`));
-    figure.querySelector("figcaption").append(el("div", { class: "minis", role: "group", "aria-label": `Split of reward ${plain(name)}` }, buttons));
+    figure.querySelector("figcaption").append(el("div", { class: "minis", role: "group", "aria-label": `Split of “${plain(shown.title)}”` }, buttons));
   }
   return figure;
+}
+
+/** One reward: of all completions, or by modality, or by task. */
+function rewardChart(stage, name, line) {
+  const ways = splitColumns(stage.metrics.columns, [name], "mean");
+  const weight = stage.rewards.find((use) => use.name === name)?.weight;
+  return splitChart(ways, (way) => ({
+    id: `curves/${stage.name}/rewards/${name}`, title: `Reward: ${plain(name)}`, unit: `mean over completions${way === "all" ? "" : `, by ${way}`}${known(weight) ? `; weight ${short(weight)}` : ""}`,
+    traces: ways[way].map(([column, , label], at) => (way === "modality" ? line(column, modalityName(label), MODALITIES.indexOf(label)) : line(column, label ?? name, at))),
+  }));
+}
+
+/** What rewards gave no value: of all completions, or by modality, or by task. */
+function notScoredChart(stage, rewards, line) {
+  const ways = splitColumns(stage.metrics.columns, rewards, "not_scored");
+  const labelled = (way, name, label) => (way === "all" ? name : `${name}: ${way === "modality" ? modalityName(label) : label}`);
+  return splitChart(ways, (way) => ({
+    id: `curves/${stage.name}/not_scored`, title: "Not scored", unit: `share of completions that a reward gave no value${way === "all" ? "" : `, by ${way}`}`, y: { share: true },
+    traces: ways[way].map(([column, name, label], at) => line(column, labelled(way, name, label), at)),
+  }));
 }
 
 /** Any other column, chosen by name. */
