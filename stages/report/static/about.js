@@ -2,14 +2,14 @@
 function dataSection(data) {
   const stages = Object.entries(data.data);
   const lead = "What each stage drew of its sources, and the rows that were left out.";
-  if (!stages.length) return section("data", "Data", lead, notes(data, "data") || missing("no stage has noted its sources yet"));
+  if (!stages.length) return section("sources", "Data", lead, notes(data, "data") || missing("no stage has noted its sources yet"));
   const left = (source) => Object.entries(source.left_out || {}).filter(([, value]) => value);
   const rows = stages.flatMap(([name, found]) => found.sources.map((source) => [said(name), said(source.path.split("/").slice(-2).join("/")), count(source.records), left(source).length ? said(left(source).map(([why, value]) => `${value} by ${why}`).join(", ")) : "none"]));
   const quarantines = stages.flatMap(([, found]) => found.quarantines).filter((one, at, all) => all.findIndex((other) => other.path === one.path) === at);
   const listed = quarantines.map((one) => el("div", { class: "block" }, el("h3", {}, "Quarantine ", said(one.path.split("/").at(-1))),
     one.rows === null ? missing("cannot be read now") : [el("p", {}, `${count(one.rows)} rows; by reason: `, said(Object.entries(one.codes).map(([code, n]) => `${code} ${n}`).join(", "))),
       table("The first rows that were left out", ["record", "where", "why"], one.examples.map((row) => [said(row.id ?? "no record"), said(row.source), said(row.reason)]))]));
-  return section("data", "Data", lead, table("Sources by stage", ["stage", "file", "records drawn from", "left out"], rows),
+  return section("sources", "Data", lead, table("Sources by stage", ["stage", "file", "records drawn from", "left out"], rows),
     quarantines.length ? listed : missing("no quarantine was used; omnistage data check FILE --quarantine FILE finds clips and rows that are broken"), notes(data, "data"));
 }
 
