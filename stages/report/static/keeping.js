@@ -5,6 +5,22 @@ const kept = (name, initial) => (state[name] ??= initial);
 /** The sections by name, in order. */
 const SECTIONS = { glance, accuracy, probes, rollouts: player, answers: compare, heads, curves, data: dataSection, throughput, about };
 const built = new Map();
+// What stands over a section that could not be drawn, and its id.
+const SECTION_NAMES = {
+  glance: "At a glance", accuracy: "Held-out accuracy", probes: "Probes", rollouts: "Rollouts", answers: "Answers side by side", heads: "Heads", curves: "Training curves",
+  data: "Data", throughput: "Time and memory", about: "About this page",
+};
+
+/** A section by its name; one whose data are not as they should be says so in its place, and costs no other. */
+function drawn(name, data) {
+  try {
+    return SECTIONS[name](data);
+  } catch (error) {
+    console.error(`section ${name} could not be drawn`, error);
+    const line = missing(["This section could not be drawn: ", said(error)]);
+    return name === "glance" ? el("div", { id: name }, el("h1", {}, SECTION_NAMES[name]), line) : section(name === "data" ? "sources" : name, SECTION_NAMES[name], null, line);
+  }
+}
 
 /** Sets the sections into the page, and the navigation. */
 function place() {

@@ -56,12 +56,12 @@ function renew(found, signed) {
   const top = [...built.values()].find((one) => one && one.getBoundingClientRect().bottom > 0);
   const from = top && top.getBoundingClientRect().top;
   const at = { id: top && top.id };
-  for (const [name, make] of Object.entries(SECTIONS)) {
+  for (const name of Object.keys(SECTIONS)) {
     const before = built.get(name);
     if (signed[name] === now[name]) continue;
     if (before && busy(before)) { waiting.push(name); continue; }
     adopt(name, found.parts);
-    const after = make(found.data);
+    const after = drawn(name, found.data);
     built.set(name, after);
     signed[name] = now[name];
     if (before && after) succeed(before, after);

@@ -1,6 +1,6 @@
 // Puts the page together: from its own data, or from what it fetches.
 function build(data) {
-  for (const [name, make] of Object.entries(SECTIONS)) built.set(name, make(data));
+  for (const name of Object.keys(SECTIONS)) built.set(name, drawn(name, data));
   place();
 }
 
