@@ -1,7 +1,7 @@
 // Heads: numbers predicted beside true ones, and poses drawn.
 function heads(data) {
   const stages = Object.entries(data.heads);
-  if (!stages.length) return data.stages.some((stage) => stage.kind === "Head") ? section("heads", "Heads", null, notes(data, "heads") || missing("no head has been measured yet")) : null;
+  if (!stages.length) return data.stages.some((stage) => stage.kind === "head") ? section("heads", "Heads", null, notes(data, "heads") || missing("no head has been measured yet")) : null;
   return section("heads", "Heads", "What the heads put out for held-out records, beside what is true.", stages.map(([name, found]) => headStage(name, found)), notes(data, "heads"));
 }
 

@@ -12,7 +12,7 @@ import pytest
 from browser import CHROMIUM, NO_CHROMIUM, opened
 from omnistage.stages.report import page
 from omnistage.stages.report.view import as_json
-from report_run import data_in, with_heads
+from report_run import completion, data_in, recorded, with_heads
 from watched import watched
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
@@ -85,3 +85,11 @@ def test_a_section_of_a_run_under_way_comes_back(chromium: Any, tmp_path: Path) 
         found.wait_for_selector("#heads figure.chart")
         assert COULD_NOT not in found.locator("#heads").inner_text()
         context.close()
+
+
+def test_a_head_that_is_not_measured_yet_is_told(chromium: Any, tmp_path: Path) -> None:
+    with opened(chromium, paged(recorded(tmp_path / "run", {1: []}, kind="head", rewards=[]))) as shown:
+        assert shown.page.locator("#heads .missing").inner_text() == "stage video: its head has not been measured"
+        assert shown.faults == []
+    with opened(chromium, paged(recorded(tmp_path / "grpo", {1: [completion("a", 0, "x", 1.0)]}))) as shown:
+        assert shown.page.locator("#heads").count() == 0
