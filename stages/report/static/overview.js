@@ -45,9 +45,12 @@ function cards(rows) {
       el("p", { class: "card-note" }, `[${percent(entry.low, 0)}, ${percent(entry.high, 0)}] of ${count(entry.n)} held-out items`),
       spark(of.map((row) => row.modalities[name].accuracy), name),
       el("p", { class: "card-note" }, of.length > 1 ? ["from ", percent(first.modalities[name].accuracy), " ", afterStage(first.name)] : [afterStage(last.name)],
-        known(entry.majority) ? `; a constant answer: ${percent(entry.majority)}` : ""));
+        known(entry.majority) ? `; a constant answer: ${percent(entry.majority)}` : "", earlier(last)));
   }));
 }
+// Of a stage that stands on another model than the one before it is by now.
+const STALE = "from an earlier model";
+const earlier = (row) => (row.stale ? el("span", { class: "bad" }, ` ${STALE}`) : null);
 const afterStage = (name) => (name === "(start)" ? "at the start" : el("span", {}, "after ", said(name)));
 function spark(values, name) {
   const width = 220, height = 40, pad = 5;
@@ -110,7 +113,7 @@ function accuracy(data) {
     x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
     traces: names.map((name) => {
       const of = rows.filter((row) => row.modalities[name]);
-      return { name: modalityName(name), column: name, at: MODALITIES.indexOf(name), mode: "points", joined: true, x: of.map((row) => row.name), ...bounds(of.map((row) => row.modalities[name]), "accuracy") };
+      return { name: modalityName(name), column: name, at: MODALITIES.indexOf(name), mode: "points", joined: true, x: of.map((row) => (row.stale ? `${row.name} (${STALE})` : row.name)), ...bounds(of.map((row) => row.modalities[name]), "accuracy") };
     }),
   };
   return section("accuracy", "Held-out accuracy",
@@ -137,7 +140,7 @@ function matrix(rows, names, last) {
       node: el("div", {}, el("span", { class: "acc-value" }, percent(entry.accuracy)), own ? el("span", { class: "own", title: "the stage's own modality" }, "● own") : null,
         el("span", { class: "span" }, ` [${percent(entry.low, 0)}, ${percent(entry.high, 0)}]`), gain) };
   };
-  const body = rows.map((row) => [el("span", {}, said(row.name), row.stale ? el("span", { class: "bad" }, " from an earlier model") : ""), ...names.map((name) => cell(row, name))]);
+  const body = rows.map((row) => [el("span", {}, said(row.name), earlier(row)), ...names.map((name) => cell(row, name))]);
   const constant = ["a constant answer", ...names.map((name) => percent(last.modalities[name]?.majority))];
   return el("div", { class: "block" }, el("h3", {}, "What each stage gained and forgot"),
     table("Accuracy after each stage, by modality", ["after", ...names.map(modalityName)], [...body, constant], { class: "matrix" }),
