@@ -132,7 +132,10 @@ def with_heads(folder: Path) -> Path:
             }
             for at in range(8)
         ]
-    scores = {"head": "both", "tasks": {"quality": {"n": 8, "missing": 0}, "pose": {"n": 2, "missing": 0}}, "controls": {}}
+    score = {"srcc": {"value": 0.9359, "low": 0.9204, "high": 0.9499}, "rmse": {"value": 5.355, "low": 4.945, "high": 5.739}}
+    pose = {name: {"value": 34.51, "low": 33.16, "high": 35.78, "mean_pose": 220.68} for name in ("mpjpe_mm", "pa_mpjpe_mm")}
+    tasks = {"quality": {"n": 8, "missing": 0, "score": score}, "pose": {"n": 2, "missing": 0} | pose}
+    scores = {"head": "both", "tasks": tasks, "controls": {"blank": {"quality": {"n": 8, "missing": 0, "score": score}}}}
     recorded(folder, {}, kind="head", rewards=[])
     files.write_json(folder / "01-video" / "head" / "scores.json", scores)
     files.write_lines(folder / "01-video" / "head" / "predictions.jsonl", rows)

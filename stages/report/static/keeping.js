@@ -38,7 +38,7 @@ function signatures(data, signs) {
   const names = data.stages.map((stage) => [stage.name, stage.kind]);
   const told = (...sections) => data.notes.filter((note) => sections.includes(note.section));
   const of = {
-    glance: [data.run, light, data.summary, told("run")], accuracy: [data.summary, data.figures, told("accuracy")], probes: [data.summary, data.figures, told("probes")],
+    glance: [data.run, light, data.summary, data.figures, Object.values(data.heads).map((one) => one.scores), told("run")], accuracy: [data.summary, data.figures, told("accuracy")], probes: [data.summary, data.figures, told("probes")],
     rollouts: [signs.rollouts, data.groups, { ...data.shown, room: 0, clips: 0, pairs: 0 }, names, told("rollouts")], answers: [signs.answers, data.items, data.shown.pairs, data.shown.items_of, told("answers")],
     heads: [data.heads, told("heads")], curves: [data.stages.map((stage) => [stage.name, stage.rewards, stage.metrics]), told("curves")], data: [data.data, told("data")],
     throughput: [data.plan, data.stages, data.run.device, told("throughput")], about: [data.shown, data.made],

@@ -29,7 +29,7 @@ function glance(data) {
     el("p", { class: "over" }, "Report of a run"),
     el("div", { class: "hero-line" }, el("h1", {}, said(run.name)), pill(run.state)),
     el("p", { class: "facts" }, facts.flatMap((fact, at) => [at ? el("span", { class: "dot", "aria-hidden": "true" }, " · ") : null, said(fact)])));
-  return el("div", { id: "glance" }, head, cards(rows), flow(data), protocol(data));
+  return el("div", { id: "glance" }, head, cards(rows), headCards(data), flow(data), protocol(data));
 }
 
 /** A card a modality: the last accuracy with its interval, and its way there. */
@@ -47,6 +47,19 @@ function cards(rows) {
       el("p", { class: "card-note" }, of.length > 1 ? ["from ", percent(first.modalities[name].accuracy), " ", afterStage(first.name)] : [afterStage(last.name)],
         known(entry.majority) ? `; a constant answer: ${percent(entry.majority)}` : "", earlier(last)));
   }));
+}
+/** A card of each number that a head puts out (SRCC), and of each task whose poses it does (PA-MPJPE, beside that of the mean pose). */
+function headCards(data) {
+  const found = Object.entries(data.heads).flatMap(([stage, { scores }]) => Object.entries(scores.tasks || {}).flatMap(([task, entry]) => {
+    const told = [el("span", {}, "head ", said(scores.head), " "), afterStage(stage), earlier((data.summary && data.summary.heads && data.summary.heads[stage]) || {})];
+    const card = (name, value, note, ...more) => el("li", { class: "card" }, el("p", { class: "card-name" }, said(name)), el("p", { class: "card-value" }, value),
+      el("p", { class: "card-note" }, `${note} of ${count(entry.n)} held-out records`), el("p", { class: "card-note" }, told, ...more));
+    const within = (figure, digits) => (known(figure.low) ? ` [${fixed(figure.low, digits)}, ${fixed(figure.high, digits)}]` : "");
+    const posed = entry.pa_mpjpe_mm;
+    if (posed && known(posed.value)) return [card(task, `${fixed(posed.value, 1)} mm`, `PA-MPJPE${within(posed, 1)}`, known(posed.mean_pose) ? `; the mean pose: ${fixed(posed.mean_pose, 1)} mm` : "")];
+    return Object.entries(entry).filter(([, figures]) => figures && figures.srcc && known(figures.srcc.value)).map(([name, { srcc }]) => card(`${task}: ${name}`, fixed(srcc.value, 3), `SRCC${within(srcc, 3)}`));
+  }));
+  return found.length ? el("ul", { class: "cards", "aria-label": "Figures of heads" }, found) : null;
 }
 // Of a stage that stands on another model than the one before it is by now.
 const STALE = "from an earlier model";

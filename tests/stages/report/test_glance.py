@@ -10,7 +10,7 @@ import pytest
 from browser import CHROMIUM, NO_CHROMIUM, Opened, opened
 from omnistage.stages import files
 from omnistage.stages.report import page
-from report_run import copied
+from report_run import copied, with_heads
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
@@ -40,4 +40,12 @@ def test_figures_of_an_earlier_model_are_marked(chromium: Any, run: Path, tmp_pa
         for x, _ in shown.chart("accuracy").values():
             assert x == ["(start)", "cold_start", "video", "audio", "audio_video (from an earlier model)"]
         assert "from an earlier model" in shown.page.locator("#accuracy table.matrix").inner_text()
+        assert shown.faults == []
+
+
+def test_heads_have_cards(chromium: Any, tmp_path: Path) -> None:
+    with opened(chromium, paged(with_heads(tmp_path / "run"))) as shown:
+        score, pose = cards(shown)
+        assert score == "quality: score 0.936 SRCC [0.920, 0.950] of 8 held-out records head both after video"
+        assert pose == "pose 34.5 mm PA-MPJPE [33.2, 35.8] of 2 held-out records head both after video; the mean pose: 220.7 mm"
         assert shown.faults == []
