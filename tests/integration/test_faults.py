@@ -58,8 +58,11 @@ def begun(folder: Path, steps: int, data: dict[str, Any], *arguments: str) -> su
 
 
 def test_who_is_asked_to_stop_saves_and_says_so(whole: Path, tmp_path: Path) -> None:
+    """A queue that warns by one signal and insists by the next one does not cut the save short."""
     process = begun(tmp_path, 3, short_run())
     process.send_signal(signal.SIGUSR1)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, err[-2000:]
     assert "omnistage: stopped by SIGUSR1; what is done is saved, and the same command goes on" in err
