@@ -14,13 +14,13 @@ GB = 1e9
 Trained = SftStage | GrpoStage | HeadStage
 
 
-def plan(recipe: Recipe, *, gpu_gb: float = 80.0, sample: int = 64) -> dict[str, Any]:
-    """The plan of every stage that trains, as plain data; sizes are bytes, times seconds.
+def plan(recipe: Recipe, *, gpu_gb: float = 80.0, sample: int = 64, ask_hub: bool = True) -> dict[str, Any]:
+    """The plan of every stage that trains, as plain data; sizes are bytes, times seconds. Without `ask_hub` nothing is fetched.
 
     Raises:
         InputError: the model is not here and not known, or an annotation file that is here is wrong.
     """
-    config, source = sizes.config_of(recipe)
+    config, source = sizes.config_of(recipe, ask_hub=ask_hub)
     stages = [_of_stage(recipe, stage, config, source, gpu_gb * GB, sample) for stage in recipe.stages if isinstance(stage, Trained)]
     disk = sum(stage["disk"]["bytes"] for stage in stages)
     return {

@@ -9,6 +9,7 @@ from typing import Any
 
 import peft
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
@@ -55,8 +56,10 @@ class Parameters:
         return sum(self.trained.values()) + self.adapters + self.head
 
 
-def config_of(recipe: Recipe) -> tuple[Qwen2_5OmniThinkerConfig, Source]:
+def config_of(recipe: Recipe, *, ask_hub: bool = True) -> tuple[Qwen2_5OmniThinkerConfig, Source]:
     """The configuration of the recipe's model; of a published checkpoint that cannot be had, the one that is known.
+
+    Without `ask_hub` only what lies in a folder or in the hub's cache is had.
 
     Raises:
         InputError: the path is no checkpoint, or a name on the hub that cannot be had and is not known.
@@ -67,6 +70,8 @@ def config_of(recipe: Recipe) -> tuple[Qwen2_5OmniThinkerConfig, Source]:
         config = tiny.build_config(tiny.build_processor(synth.corpus(), size), size)
         return config, Source("the tiny model of the recipe", None)
     assert model.path is not None
+    if not ask_hub and not Path(model.path).exists():
+        return _cached(model.path)
     if Path(model.path).exists() or model.path not in published.PUBLISHED:
         policy.check_folder(model.path)
         return Qwen2_5OmniThinkerConfig.from_pretrained(model.path), Source(f"{model.path}, its own configuration", model.path)
@@ -75,6 +80,21 @@ def config_of(recipe: Recipe) -> tuple[Qwen2_5OmniThinkerConfig, Source]:
     except InputError:
         return published.config_of(model.path), Source(f"{model.path}: cannot be had here, the published sizes are taken", None)
     return Qwen2_5OmniThinkerConfig.from_pretrained(model.path), Source(f"{model.path}, its configuration on the hub", model.path)
+
+
+def _cached(name: str) -> tuple[Qwen2_5OmniThinkerConfig, Source]:
+    """What is here of a name on the hub. Raises `InputError` where that is nothing and the name is not known."""
+    found = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
+    if isinstance(found, str):
+        folder = str(Path(found).parent)
+        policy.check_folder(folder)
+        names = ("tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+        there = [(Path(folder) / file).is_file() for file in names]
+        told = f"{name}, its configuration in the hub's cache"
+        return Qwen2_5OmniThinkerConfig.from_pretrained(folder), Source(told, folder if there[0] and any(there[1:]) else None)
+    if name not in published.PUBLISHED:
+        raise InputError(f"model.path: {name!r} is no folder here and not in the hub's cache, which is not asked for it")
+    return published.config_of(name), Source(f"{name}: not here, the published sizes are taken", None)
 
 
 def thinker_of(config: Qwen2_5OmniThinkerConfig) -> Qwen2_5OmniThinkerForConditionalGeneration:

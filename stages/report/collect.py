@@ -258,7 +258,9 @@ def _plan(recipe: Mapping[str, Any], run: Path, notes: Notes) -> dict[str, Any] 
     from omnistage.stages.recipe import loading
 
     try:
-        return report.plan(loading.build(loading.Recipe, dict(recipe), str(run / "run.json")))
-    except OmnistageError as error:
-        notes.say("throughput", f"no plan beside it: {' '.join(str(error).split())[:200]}")
+        return report.plan(loading.build(loading.Recipe, dict(recipe), str(run / "run.json")), ask_hub=False)
+    except Exception as error:  # noqa: BLE001
+        # Configurations and annotation files may be anything by now.
+        said = str(error) if isinstance(error, OmnistageError) else f"{type(error).__name__}: {error}"
+        notes.say("throughput", f"no plan beside it: {' '.join(said.split())[:200]}")
         return None

@@ -6,6 +6,9 @@ import fcntl
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from omnistage.launch import cli
 from omnistage.stages import files
 from omnistage.stages.report import collect, curves, progress
 from omnistage.stages.report.reading import Notes
-from report_run import CONTROLS, copied
+from report_run import CONTROLS, copied, data_in
 
 
 def test_every_logged_number_is_there(run: Path) -> None:
@@ -102,6 +105,50 @@ def test_a_copy_without_weights_is_done_and_not_stale(run: Path, tmp_path: Path)
     with (light / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert {stage["state"] for stage in collect.collect(light)["stages"]} == {"begun"}
+
+
+GUARDED = """
+import socket, sys
+def refused(*given, **named):
+    print("ASKED", given, file=sys.stderr)
+    raise OSError("there is no network here")
+socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refused
+from omnistage.launch import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "planned"), [("Qwen/Qwen2.5-Omni-3B", 4), ("Qwen/Qwen2.5-Omni-7B", 4), ("somebody/thinker", "is no folder here and not in")]
+)
+def test_a_page_asks_nobody(name: str, planned: int | str, run: Path, tmp_path: Path) -> None:
+    """Of a model with a name on the hub, whatever is set: what is cached, or known, is planned; of another the page says why it is not."""
+    moved = copied(run, tmp_path / "run", without=["summary.json"])
+    held = files.read_json(moved / "run.json")
+    held["recipe"]["model"] |= {"path": name, "tiny": None}
+    files.write_json(moved / "run.json", held)
+    surroundings = {key: value for key, value in os.environ.items() if not key.endswith("_OFFLINE")} | {"HF_HOME": str(tmp_path / "hub")}
+    if name.endswith("3B"):
+        snapshot = tmp_path / "hub" / "hub" / f"models--{name.replace('/', '--')}"
+        (snapshot / "refs").mkdir(parents=True)
+        (snapshot / "refs" / "main").write_text("a" * 40)
+        shutil.copytree(run / "01-cold_start" / "model", snapshot / "snapshots" / ("a" * 40))
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED, "report", str(moved)], cwd=tmp_path, env=surroundings, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ASKED" not in done.stderr
+    data = data_in((moved / "report.html").read_text("utf-8"))
+    if isinstance(planned, int):
+        assert len(data["plan"]["stages"]) == planned
+        # Counted by the cached processor.
+        assert ("rows" in data["plan"]["stages"][0]["tokens"]["from"]) == name.endswith("3B")
+        assert data["plan"]["model"].startswith(
+            f"{name}, its configuration in the hub's cache" if name.endswith("3B") else f"{name}: not here"
+        )
+    else:
+        assert data["plan"] is None
+        assert any(planned in note["line"] for note in data["notes"] if note["section"] == "throughput")
 
 
 def test_damaged_files_are_left_out(run: Path, tmp_path: Path) -> None:
