@@ -30,6 +30,8 @@ SHARE, PAUSE_S, MOST_PAUSE_S = 0.1, 1.0, 60.0
 # Bytes of small files to play that are kept, the latest ones.
 KEPT_CLIPS = 128_000_000
 MOST_NAMES = 20 * MOST_CLIPS
+# It would load the libraries of models, build them, and decode a sample of every stage's clips.
+NO_PLAN = "no plan beside it: making one takes more of this machine than looking may; omnistage report has it"
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Live:
         """What the page fetches: the view's data, its parts by their ids, and signatures of those; or what it waits for."""
         try:
             found = collect.collect(self.run, with_summary=with_summary)
+            found["notes"].append({"section": "throughput", "line": NO_PLAN})
             made = view(self.run, room=ROOM, found=found, kept=self._kept, clips_of=lambda places, _: Served(places, self))
         except NoRoom as error:
             return {"waiting": f"{error}; omnistage report {self.run} --max-mb N writes one of N MB"}

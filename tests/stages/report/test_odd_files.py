@@ -58,7 +58,10 @@ def test_odd_files_are_a_note(name: str, tmp_path: Path) -> None:
     try:
         answer = served.answer()
         assert answer is not None
-        assert json.loads(answer.body)["data"]["shown"]["groups"] == 1
+        data = json.loads(answer.body)["data"]
+        assert data["shown"]["groups"] == 1
+        assert data["plan"] is None
+        assert [note["line"] for note in data["notes"] if note["section"] == "throughput"] == [live.NO_PLAN]
     finally:
         served.close()
 
