@@ -45,14 +45,17 @@ def collect(run: Path, *, with_plan: bool = False, with_summary: bool = True) ->
     stages = [_stage(stage, folders[stage["name"]], notes, running=running) for stage in recipe["stages"]]
     evaluated = {"(start)": run / START, **folders}
     figures = {name: found for name, folder in evaluated.items() if (found := _figures(folder, notes))}
-    if not figures:
+    of_heads = heads.collect(recipe, folders, notes)
+    if not figures and not of_heads:
         notes.say("accuracy", "nothing has been measured: the recipe has no evaluation, or no stage of it is done")
+    elif not figures:
+        notes.say("accuracy", "no answers have been measured; what heads put out stands under Heads")
     found = {
         "run": _run(run, held, stages, figures),
         "stages": stages,
         "summary": summary,
         "figures": figures,
-        "heads": heads.collect(recipe, folders, notes),
+        "heads": of_heads,
         "data": {stage["name"]: data for stage in recipe["stages"] if (data := _data(stage, folders[stage["name"]], places, notes))},
         "plan": _plan(recipe, run, notes) if with_plan else None,
         "notes": notes.lines,

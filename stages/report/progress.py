@@ -68,7 +68,7 @@ def _stage(stage: Mapping[str, Any], folder: Path, *, running: bool) -> dict[str
         "step_s": round(fmean(seconds), 4) if seconds else None,
         "left_s": None,
         **newest,
-        "held_out": _held_out(folder),
+        "held_out": _held_out(folder) or _held_out_of_head(folder),
     }
 
 
@@ -122,3 +122,19 @@ def _held_out(folder: Path) -> dict[str, Any] | None:
         return {"name": str(scores["headline"])} | figures | {"unit": found.get("unit")}
     except (TypeError, KeyError, AttributeError, StopIteration):
         return None
+
+
+def _held_out_of_head(folder: Path) -> dict[str, Any] | None:
+    """The headline of what a head put out, of the first task that has one: SRCC of numbers, PA-MPJPE of poses."""
+    scores = json_of(folder / "head" / "scores.json", Notes(), "heads")
+    tasks = scores.get("tasks") if isinstance(scores, dict) else None
+    for task, entry in tasks.items() if isinstance(tasks, dict) else ():
+        if not isinstance(entry, dict):
+            continue
+        posed = entry.get("pa_mpjpe_mm")
+        ranked = next((one["srcc"] for one in entry.values() if isinstance(one, dict) and isinstance(one.get("srcc"), dict)), None)
+        found, name, unit = (posed, "PA-MPJPE", "mm") if isinstance(posed, dict) else (ranked, "SRCC", "srcc")
+        if found is not None and number(found.get("value")) is not None:
+            figures = {key: number(found.get(key)) for key in ("value", "low", "high")}
+            return {"name": f"{task} {name}"} | figures | {"n": number(entry.get("n")), "unit": unit}
+    return None

@@ -46,6 +46,10 @@ def held_out(found: Mapping[str, Any] | None) -> str:
     """A measured figure with its interval."""
     if found is None or found["value"] is None:
         return "–"
+    if found["unit"] in ("srcc", "mm"):
+        told = f"SRCC {short(found['value'])}" if found["unit"] == "srcc" else f"{short(found['value'])} mm"
+        alone = found["low"] is None or found["high"] is None
+        return told if alone else f"{told} [{short(found['low'])}, {short(found['high'])}]"
     if found["unit"] != "share":
         return short(found["value"])
     if found["low"] is None or found["high"] is None:

@@ -14,7 +14,7 @@ from omnistage.data.body.skeleton import joints_m
 from omnistage.stages import files
 from omnistage.stages.report import collect, heads
 from omnistage.stages.report.reading import Notes
-from report_run import recorded
+from report_run import recorded, with_heads
 
 FLAT = np.broadcast_to(np.eye(3), (24, 3, 3))
 
@@ -131,6 +131,13 @@ def test_many_poses_are_a_stated_few(tmp_path: Path) -> None:
     assert found["of"] == 100
     assert len(found["shown"]) == heads.MOST_POSES
     assert [found["shown"][at]["id"] for at in (0, -1)] == ["p000", "p099"]
+
+
+def test_a_run_of_heads_alone_has_been_measured(tmp_path: Path) -> None:
+    run = with_heads(tmp_path / "run")
+    said = [note["line"] for note in collect.collect(run)["notes"] if note["section"] == "accuracy"]
+    assert "no answers have been measured; what heads put out stands under Heads" in said
+    assert not any(line.startswith("nothing has been measured") for line in said)
 
 
 def test_a_quarantine_is_told_by_its_reasons(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from omnistage.launch import cli
 from omnistage.stages import files
 from omnistage.stages.report.progress import progress
-from omnistage.stages.report.terminal import duration, line
+from omnistage.stages.report.terminal import duration, held_out, line
 from report_run import copied
 from small_run import command, omnistage
 
@@ -81,6 +81,23 @@ def test_steps_of_epochs_follow_from_what_was_drawn(tmp_path: Path) -> None:
     run = staged(tmp_path / "run", {"name": "a", "epochs": 2, "iterations": 3})
     files.write_json(run / "01-a" / "data.json", [{"records": 9}, {"records": 6}])
     assert progress(run)["stages"][0]["of"] == 24
+
+
+def test_a_head_has_its_own_headline(tmp_path: Path) -> None:
+    """SRCC of numbers, PA-MPJPE of poses, of the first task; a stage that has none of these has none."""
+    run = staged(tmp_path / "run", *({"name": name, "kind": "head", "steps": 1} for name in ("mos", "pose", "none")))
+    ranked = {"n": 300, "missing": 0, "score": {"rmse": {"value": 5.0}, "srcc": {"value": 0.936, "low": 0.92, "high": 0.95}}}
+    posed = {"n": 200, "mpjpe_mm": {"value": 35.9, "low": 34, "high": 37}, "pa_mpjpe_mm": {"value": 34.5, "low": None, "high": None}}
+    for folder, tasks in (("01-mos", {"quality": ranked}), ("02-pose", {"image": posed, "text": {}}), ("03-none", {"x": {"n": 3}, "y": 4})):
+        files.write_json(run / folder / "head" / "scores.json", {"tasks": tasks})
+    found = progress(run)
+    assert [stage["held_out"] for stage in found["stages"]] == [
+        {"name": "quality SRCC", "value": 0.936, "low": 0.92, "high": 0.95, "n": 300, "unit": "srcc"},
+        {"name": "image PA-MPJPE", "value": 34.5, "low": None, "high": None, "n": 200, "unit": "mm"},
+        None,
+    ]
+    assert [held_out(stage["held_out"]) for stage in found["stages"]] == ["SRCC 0.936 [0.92, 0.95]", "34.5 mm", "–"]
+    assert "held out after pose 34.5 mm" in line(found)
 
 
 def test_a_real_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
