@@ -52,7 +52,7 @@ function cards(rows) {
 function headCards(data) {
   const found = Object.entries(data.heads).flatMap(([stage, { scores }]) => Object.entries(scores.tasks || {}).flatMap(([task, entry]) => {
     const told = [el("span", {}, "head ", said(scores.head), " "), afterStage(stage), earlier((data.summary && data.summary.heads && data.summary.heads[stage]) || {})];
-    const card = (name, value, note, ...more) => el("li", { class: "card" }, el("p", { class: "card-name" }, said(name)), el("p", { class: "card-value" }, value),
+    const card = (name, value, note, ...more) => el("li", { class: "card bare" }, el("p", { class: "card-name" }, said(name)), el("p", { class: "card-value" }, value),
       el("p", { class: "card-note" }, `${note} of ${count(entry.n)} held-out records`), el("p", { class: "card-note" }, told, ...more));
     const within = (figure, digits) => (known(figure.low) ? ` [${fixed(figure.low, digits)}, ${fixed(figure.high, digits)}]` : "");
     const posed = entry.pa_mpjpe_mm;
