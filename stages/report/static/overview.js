@@ -17,6 +17,25 @@ function modalitiesOf(rows) {
   return found.sort((a, b) => MODALITIES.indexOf(a) - MODALITIES.indexOf(b));
 }
 
+/** What one run of an evaluation found, as rows of the summary have it: by modality where shares of them are among its figures, else its headline. */
+function entriesOf(found, run) {
+  const figures = (found.runs[run] && found.runs[run].figures) || {}, real = (found.runs[realOf(found)] || {}).figures || {};
+  const shares = Object.keys(real).filter((name) => name.startsWith("modality ") && real[name].unit === "share");
+  const constant = (found.baseline && found.baseline.figures) || {};
+  const names = (shares.length ? shares : [found.headline]).filter((name) => figures[name] && known(figures[name].value));
+  return Object.fromEntries(names.map((name) => {
+    const { value, low, high, n, unit } = figures[name];
+    return [shares.length ? name.slice(9) : name, { accuracy: value, low, high, n, unit, majority: constant[name] }];
+  }));
+}
+const realOf = (found) => (found.runs.greedy ? "greedy" : Object.keys(found.runs)[0]);
+/** The evaluate stages of which there are figures, with the same fields as what is `measured` after a training stage. */
+function evaluated(data) {
+  return data.stages.filter((stage) => stage.kind === "evaluate" && data.figures[stage.name])
+    .map(({ name }) => ({ name, modalities: entriesOf(data.figures[name], realOf(data.figures[name])) })).filter((row) => Object.keys(row.modalities).length);
+}
+const withUnit = (entry, digits) => (entry.unit && entry.unit !== "share" ? [entry.accuracy, entry.low, entry.high].map((value) => printed(value, entry.unit)) : [percent(entry.accuracy), percent(entry.low, digits), percent(entry.high, digits)]);
+
 function glance(data) {
   const run = data.run, rows = measured(data), seconds = run.seconds;
   const total = (seconds.train_s || 0) + (seconds.evaluate_s || 0) + (seconds.render_s || 0) + (seconds.start_evaluate_s || 0);
@@ -29,7 +48,7 @@ function glance(data) {
     el("p", { class: "over" }, "Report of a run"),
     el("div", { class: "hero-line" }, el("h1", {}, said(run.name)), pill(run.state)),
     el("p", { class: "facts" }, facts.flatMap((fact, at) => [at ? el("span", { class: "dot", "aria-hidden": "true" }, " · ") : null, said(fact)])));
-  return el("div", { id: "glance" }, head, cards(rows), headCards(data), flow(data), protocol(data));
+  return el("div", { id: "glance" }, head, cards(rows), evaluatedCards(data), headCards(data), flow(data), protocol(data));
 }
 
 /** A card a modality: the last accuracy with its interval, and its way there. */
@@ -48,6 +67,17 @@ function cards(rows) {
         known(entry.majority) ? `; a constant answer: ${percent(entry.majority)}` : "", earlier(last)));
   }));
 }
+/** Cards of evaluate stages, each modality (or the headline) of each. */
+function evaluatedCards(data) {
+  const found = evaluated(data).flatMap((row) => Object.entries(row.modalities).map(([name, entry]) => {
+    const [value, low, high] = withUnit(entry, 0);
+    return el("li", { class: "card bare" }, el("p", { class: "card-name" }, MODALITIES.includes(name) ? el("span", { class: `swatch m-${name}`, "aria-hidden": "true" }) : null, el("span", {}, said(row.name), ": ", modalityName(name))),
+      el("p", { class: "card-value" }, value), el("p", { class: "card-note" }, `[${low}, ${high}] of ${count(entry.n)} held-out items`),
+      known(entry.majority) ? el("p", { class: "card-note" }, `a constant answer: ${printed(entry.majority, entry.unit)}`) : null);
+  }));
+  return found.length ? el("ul", { class: "cards", "aria-label": "Figures of evaluate stages" }, found) : null;
+}
+
 /** A card of each number that a head puts out (SRCC), and of each task whose poses it does (PA-MPJPE, beside that of the mean pose). */
 function headCards(data) {
   const found = Object.entries(data.heads).flatMap(([stage, { scores }]) => Object.entries(scores.tasks || {}).flatMap(([task, entry]) => {
@@ -118,7 +148,7 @@ function accuracy(data) {
   const rows = measured(data), names = modalitiesOf(rows);
   const figures = figureTable(data);
   if (!rows.length) {
-    return section("accuracy", "Held-out accuracy", null, notes(data, "accuracy") || (figures ? null : missing("nothing has been measured")), figures, againstTables(data));
+    return section("accuracy", "Held-out accuracy", null, notes(data, "accuracy") || (figures ? null : missing("nothing has been measured")), evaluatedChart(data), figures, againstTables(data));
   }
   const last = rows.at(-1);
   const spec = {
@@ -131,7 +161,18 @@ function accuracy(data) {
   };
   return section("accuracy", "Held-out accuracy",
     "The same held-out items after every stage, answered greedily. An answer that is missing or cannot be read counts as wrong.",
-    chart(spec), matrix(rows, names, last), notes(data, "accuracy"), figures, againstTables(data));
+    chart(spec), matrix(rows, names, last), notes(data, "accuracy"), evaluatedChart(data), figures, againstTables(data));
+}
+/** Shares that evaluate stages found, beside each other. */
+function evaluatedChart(data) {
+  const rows = evaluated(data).map((row) => ({ ...row, modalities: Object.fromEntries(Object.entries(row.modalities).filter(([, entry]) => entry.unit === "share")) }));
+  const names = modalitiesOf(rows);
+  if (!names.length) return null;
+  return chart({
+    id: "evaluated", heading: "h3", title: "Accuracy in evaluate stages", unit: "share of items answered rightly; bars are 95 % intervals over clips", smooth: false, height: 320,
+    x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
+    traces: rows.map((row, at) => { const there = names.filter((name) => row.modalities[name]); return { name: row.name, column: row.name, at, mode: "bars", x: there.map(modalityName), ...bounds(there.map((name) => row.modalities[name]), "accuracy") }; }),
+  });
 }
 function bounds(entries, name) {
   return { y: entries.map((entry) => entry[name]), low: entries.map((entry) => entry.low), high: entries.map((entry) => entry.high) };
@@ -188,29 +229,51 @@ const CONTROL_TEXT = {
   swapped: "the clip of another record", blank: "black picture and silence", swapped_sound: "the sound of another clip", swapped_picture: "the picture of another clip",
   muted: "silence with the real picture", blank_picture: "black picture with the real sound", shuffled: "frames in another order",
 };
-function probes(data) {
+/** Evaluations with probes: [{stage, names, real, by: {probe: entries}}], of training stages as the summary has them, of evaluate stages from their figures. */
+function probed(data) {
   const controls = (data.summary && data.summary.controls) || {};
   const names = Object.keys(controls).filter((name) => Object.keys(controls[name]).length);
+  const out = [];
+  if (names.length) {
+    const stage = [...data.summary.stages].reverse().find((row) => data.figures[row.name] && names.every((name) => data.figures[row.name].runs[name]));
+    out.push({ stage: stage ? stage.name : null, names, real: stage ? stage.modalities : {}, by: controls });
+  }
+  for (const { name } of data.stages.filter((stage) => data.figures[stage.name] && (stage.kind === "evaluate" || !names.length))) {
+    const found = data.figures[name], asked = Object.keys(found.probes || {}).filter((run) => found.runs[run]);
+    if (asked.length) out.push({ stage: name, names: asked, real: entriesOf(found, "greedy"), by: Object.fromEntries(asked.map((run) => [run, entriesOf(found, run)])) });
+  }
+  return out;
+}
+
+function probes(data) {
+  const found = probed(data);
   const lead = "The same questions about media that cannot answer them. A model that looks and listens must fall to what a constant answer scores.";
-  if (!names.length) return section("probes", "Probes", lead, notes(data, "probes") || missing("no evaluation of this run asked probes (evaluation.controls in the recipe)"));
-  const stage = [...data.summary.stages].reverse().find((row) => data.figures[row.name] && names.every((name) => data.figures[row.name].runs[name]));
-  const real = stage ? stage.modalities : {}, modalities = modalitiesOf([{ modalities: real }, ...names.map((name) => ({ modalities: controls[name] }))]);
-  const series = [["real media", real], ...names.map((name) => [name, controls[name]])];
+  if (!found.length) return section("probes", "Probes", lead, notes(data, "probes") || missing("no evaluation of this run asked probes (evaluation.controls in the recipe)"));
+  return section("probes", "Probes", lead, found.map((one, at) => probesOf(data, one, at ? `probes/${one.stage}` : "probes")), notes(data, "probes"));
+}
+
+/** The probes of one evaluation: a chart of what are shares, and a table. */
+function probesOf(data, { stage, names, real, by }, id) {
+  const modalities = modalitiesOf([{ modalities: real }, ...names.map((name) => ({ modalities: by[name] }))]);
+  const series = [["real media", real], ...names.map((name) => [name, by[name]])];
+  const isShare = (entry) => entry && (entry.unit || "share") === "share";
   const spec = {
-    id: "probes", heading: "h3", title: "Accuracy with real and with altered media", unit: "share; bars are 95 % intervals over clips", smooth: false, height: 320, x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
-    traces: series.map(([name, by], at) => {
-      const there = modalities.filter((modality) => by[modality]);
-      return { name, column: name, at, tone: at ? null : "--accent", mode: "bars", x: there.map(modalityName), ...bounds(there.map((modality) => by[modality]), "accuracy") };
+    id, heading: "h3", title: "Accuracy with real and with altered media", unit: "share; bars are 95 % intervals over clips", smooth: false, height: 320, x: { title: "", kind: "category" }, y: { share: true, range: [0, 1.03] },
+    traces: series.map(([name, entries], at) => {
+      const there = modalities.filter((modality) => isShare(entries[modality]));
+      return { name, column: name, at, tone: at ? null : "--accent", mode: "bars", x: there.map(modalityName), ...bounds(there.map((modality) => entries[modality]), "accuracy") };
     }),
     lines: [],
   };
-  const drops = (stage && data.figures[stage.name].probes) || {};
-  const rows = series.map(([name, by], at) => [el("span", {}, said(name), at && CONTROL_TEXT[name] ? el("span", { class: "sub" }, CONTROL_TEXT[name]) : null), ...modalities.map((modality) => {
-    const entry = by[modality], drop = at ? drops[name]?.[`modality ${modality}`] : null;
+  const drops = (stage && data.figures[stage].probes) || {};
+  const rows = series.map(([name, entries], at) => [el("span", {}, said(name), at && CONTROL_TEXT[name] ? el("span", { class: "sub" }, CONTROL_TEXT[name]) : null), ...modalities.map((modality) => {
+    const entry = entries[modality], of = (at && drops[name]) || {}, drop = of[`modality ${modality}`] || of[modality];
     if (!entry) return "–";
-    return el("div", {}, el("span", { class: "acc-value" }, percent(entry.accuracy)), el("span", { class: "span" }, ` [${percent(entry.low, 0)}, ${percent(entry.high, 0)}]`),
-      drop && known(drop.value) ? el("span", { class: "gain" }, `${signed(100 * drop.value)} `, el("span", { class: "span" }, `[${signed(100 * drop.low)}, ${signed(100 * drop.high)}]`)) : null);
+    const [value, low, high] = withUnit(entry, 0), scale = drop ? drop.scale || 100 : 1;
+    return el("div", {}, el("span", { class: "acc-value" }, value), el("span", { class: "span" }, ` [${low}, ${high}]`),
+      drop && known(drop.value) ? el("span", { class: "gain" }, `${signed(scale * drop.value)} `, el("span", { class: "span" }, `[${signed(scale * drop.low)}, ${signed(scale * drop.high)}]`)) : null);
   })]);
-  rows.push(["a constant answer", ...modalities.map((modality) => percent(real[modality]?.majority))]);
-  return section("probes", "Probes", lead, stage ? el("p", { class: "hint" }, "After stage ", said(stage.name), ".") : null, chart(spec), table("Accuracy with real and with altered media", ["media", ...modalities.map(modalityName)], rows, { class: "matrix" }), notes(data, "probes"));
+  rows.push(["a constant answer", ...modalities.map((modality) => (real[modality] ? printed(real[modality].majority, real[modality].unit || "share") : "–"))]);
+  return el("div", { class: "block" }, stage ? el("p", { class: "hint" }, "After stage ", said(stage), ".") : null, spec.traces.some((one) => one.x.length) ? chart(spec) : null,
+    table("Accuracy with real and with altered media", ["media", ...modalities.map(modalityName)], rows, { class: "matrix" }));
 }
