@@ -1,14 +1,22 @@
 // Two checkpoints side by side: what they answered to the same held-out item.
+/** The stages that are shown at first: the first and the last, or, where those have no item in common, the last two that do. */
+function opening({ evaluated: names, pairs }) {
+  const ends = { before: names[0], after: names.at(-1) };
+  const common = pairs.filter((pair) => pair.items);
+  const { before, after } = common.find((pair) => pair.before === ends.before && pair.after === ends.after) || common.at(-1) || ends;
+  return { before, after };
+}
 function compare(data) {
   const lead = "The same held-out item, answered by the models of two stages.";
   const names = data.shown.evaluated;
   if (!data.items.length || names.length < 1) return section("answers", "Answers side by side", lead, notes(data, "answers") || missing("no evaluation has answers that could be set side by side"));
   const view = el("div", { id: "answer-view" });
   const told = el("p", { class: "hint", id: "answer-counts" });
-  const filters = Object.assign(kept("answers", { what: "", modality: "", task: "", text: "" }), { before: names[0], after: names.at(-1) }), looked = kept("answer", { at: null });
+  const filters = Object.assign(kept("answers", { what: "", modality: "", task: "", text: "" }), opening(data.shown)), looked = kept("answer", { at: null });
   let found = [], at = 0;
   const WHAT = {
-    "": () => true, changed: (before, after) => before !== after, right: (before, after) => before === false && after === true, wrong: (before, after) => before === true && after === false,
+    // An item that was not asked, or not judged, has changed into nothing.
+    "": () => true, changed: (before, after) => typeof before === "boolean" && typeof after === "boolean" && before !== after, right: (before, after) => before === false && after === true, wrong: (before, after) => before === true && after === false,
     both: (before, after) => before === false && after === false,
   };
   const apply = () => {

@@ -248,7 +248,7 @@ function probed(data) {
 function probes(data) {
   const found = probed(data);
   const lead = "The same questions about media that cannot answer them. A model that looks and listens must fall to what a constant answer scores.";
-  if (!found.length) return section("probes", "Probes", lead, notes(data, "probes") || missing("no evaluation of this run asked probes (evaluation.controls in the recipe)"));
+  if (!found.length) return section("probes", "Probes", lead, notes(data, "probes") || missing("no evaluation of this run asked probes (controls of evaluation, or of an evaluate stage, in the recipe)"));
   return section("probes", "Probes", lead, found.map((one, at) => probesOf(data, one, at ? `probes/${one.stage}` : "probes")), notes(data, "probes"));
 }
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from browser import CHROMIUM, NO_CHROMIUM, opened
+from omnistage.stages import files
 from omnistage.stages.report import page
 from omnistage.stages.report.view import as_json
-from report_run import completion, data_in, recorded, with_heads
+from report_run import completion, copied, data_in, recorded, with_heads
 from watched import watched
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
@@ -93,3 +94,25 @@ def test_a_head_that_is_not_measured_yet_is_told(chromium: Any, tmp_path: Path) 
         assert shown.faults == []
     with opened(chromium, paged(recorded(tmp_path / "grpo", {1: [completion("a", 0, "x", 1.0)]}))) as shown:
         assert shown.page.locator("#heads").count() == 0
+
+
+def test_answers_open_on_stages_that_were_asked_the_same(chromium: Any, run: Path, report: Path, tmp_path: Path) -> None:
+    """And what is not judged, or was not asked, has not changed."""
+    made = copied(run, tmp_path / "run")
+    for path in (made / "04-audio_video" / "evaluation").glob("*s.jsonl"):
+        files.write_lines(path, [row | {"id": f"other {row['id']}"} for row in files.read_lines(path)])
+    path = made / "03-audio" / "evaluation" / "scores.jsonl"
+    rows = list(files.read_lines(path))
+    for at, row in enumerate(rows):
+        row["value"] = [1.0, None, row["value"]][at % 3]
+    files.write_lines(path, rows)
+    with opened(chromium, report) as shown:
+        assert [shown.page.locator(f"#answer-{side}").input_value() for side in ("before", "after")] == ["(start)", "audio_video"]
+    with opened(chromium, paged(made)) as shown:
+        assert [shown.page.locator(f"#answer-{side}").input_value() for side in ("before", "after")] == ["video", "audio"]
+        assert "Of 36 items 12 became right and 0 became wrong." in shown.page.locator("#answer-counts").inner_text()
+        shown.page.locator("#answer-what").select_option("changed")
+        assert shown.page.locator("#answer-position").inner_text() == "1 of 12"
+        shown.page.locator("#answer-after").select_option("audio_video")
+        assert shown.page.locator("#answer-position").inner_text() == "none"
+        assert shown.faults == []
