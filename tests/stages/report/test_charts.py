@@ -9,6 +9,8 @@ import pytest
 
 from browser import CHROMIUM, NO_CHROMIUM, Opened, opened
 from omnistage.stages import files
+from omnistage.stages.report import page
+from report_run import with_heads
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
@@ -85,3 +87,23 @@ def holds_what_its_titles_say(stage: str, found: Any, columns: Any) -> None:
         of_all = of_title - by["modality"] - by["task"]
         wanted = {"": of_all, "all": of_all, "by modality": by["modality"], "by task": by["task"]}
         assert {way: set(of_way) for way, of_way in found[f"curves/{stage}/{title}"].items()} == wanted
+
+
+def test_head_charts_hold_the_predictions_and_the_losses(chromium: Any, tmp_path: Path) -> None:
+    folder = with_heads(tmp_path / "run") / "01-video"
+    logs = [{"step": step, "loss": 1 / step, "both/l1": 2 / step, "both/correlation": -1 / step} for step in range(1, 5)]
+    files.write_lines(folder / "metrics.jsonl", logs)
+    out = tmp_path / "page.html"
+    page.write(folder.parent, out, with_plan=False)
+    with opened(chromium, out) as shown:
+        points = shown.chart("heads/video/quality/score")
+        said = [row for row in files.read_lines(folder / "head" / "predictions.jsonl") if row["task"] == "quality"]
+        for column, control in (("real", None), ("blank", "blank")):
+            pairs = sorted((row["target_values"][0], row["value"]["values"]["score"]) for row in said if row["control"] == control)
+            assert list(zip(*points[column], strict=True)) == pairs
+        assert set(points) == {"real", "blank"}
+        steps, columns = logged(folder)
+        found = {column: line for ways in drawn(shown, "video").values() for of_chart in ways.values() for column, line in of_chart.items()}
+        assert found == {column: [steps, values] for column, values in columns.items()}
+        assert set(found) == {"loss", "both/l1", "both/correlation"}
+        assert shown.faults == []
