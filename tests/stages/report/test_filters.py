@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +63,13 @@ def shown_groups(shown: Opened) -> list[int]:
     return found
 
 
-def holds(shown: Opened, groups: list[Group], like: Callable[[Group], bool]) -> None:
-    """What is shown is what is `like` that, in order, as many as the page says; and the texts beside it say so, too."""
-    wanted = [group["n"] for group in groups if like(group)]
-    assert shown_groups(shown) == wanted
+def holds(shown: Opened, wanted: list[Group]) -> None:
+    """These are shown, in their order, as many as the page says; and the texts beside the last one say so, too."""
+    assert shown_groups(shown) == [group["n"] for group in wanted]
     place = shown.page.locator("#rollout-position").inner_text()
     assert place == (f"{len(wanted)} of {len(wanted)}" if wanted else "none")
     if wanted:
-        last = groups[wanted[-1]]
+        last = wanted[-1]
         assert f"{last['stage']}, step {last['step']}" in shown.page.locator("#rollout h3").inner_text()
         assert last["sample"]["task"] in shown.page.locator("#rollout .facts").inner_text()
 
@@ -90,17 +89,17 @@ def test_each_filter_shows_all_that_is_like_that_and_nothing_else(name: str, chr
     path = request.getfixturevalue("report" if name == "real" else "mixed")
     groups = groups_of(path)
     with opened(chromium, path) as shown:
-        holds(shown, groups, lambda group: True)
+        holds(shown, groups)
         for field in FIELDS:
             offered = []
             for value in choices(shown, field):
-                holds(shown, groups, lambda group, field=field, value=value: chosen(group, field, value))
+                holds(shown, [group for group in groups if chosen(group, field, value)])
                 offered.append(value)
             assert sorted(offered) == sorted({str(group[field]) for group in groups})
             shown.page.locator(f"#rollout-{field}").select_option("")
         for box, key in (("nospread", "no_spread"), ("fell", "fell")):
             shown.page.locator(f"#rollout-{box}").check()
-            holds(shown, groups, lambda group, key=key: group[key] is True)
+            holds(shown, [group for group in groups if group[key] is True])
             of = shown.page.locator(f"label:has(#rollout-{box}) .sub").inner_text()
             assert of.strip() == str(sum(group[key] for group in groups))
             shown.page.locator(f"#rollout-{box}").uncheck()
@@ -128,9 +127,9 @@ def test_filters_go_together(chromium: Any, mixed: Path) -> None:
     groups = groups_of(mixed)
     with opened(chromium, mixed) as shown:
         shown.page.locator("#rollout-task").select_option("pitch")
-        holds(shown, groups, lambda group: group["task"] == "pitch")
+        holds(shown, [group for group in groups if group["task"] == "pitch"])
         shown.page.locator("#rollout-fell").check()
-        holds(shown, groups, lambda group: group["task"] == "pitch" and group["fell"])
+        holds(shown, [group for group in groups if group["task"] == "pitch" and group["fell"]])
         # No step is offered that would leave nothing.
         for step in choices(shown, "step"):
             like = [group for group in groups if group["task"] == "pitch" and group["fell"] and str(group["step"]) == step]
@@ -138,5 +137,5 @@ def test_filters_go_together(chromium: Any, mixed: Path) -> None:
             assert shown_groups(shown) == [group["n"] for group in like]
         shown.page.locator("#rollout-step").select_option("")
         shown.page.locator("#rollout-nospread").check()
-        holds(shown, groups, lambda group: group["task"] == "pitch" and group["fell"] and group["no_spread"])
+        holds(shown, [group for group in groups if group["task"] == "pitch" and group["fell"] and group["no_spread"]])
         assert shown.faults == []
