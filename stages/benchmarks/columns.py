@@ -46,7 +46,7 @@ def columns_for(figure: Figure, records: Sequence[Record], scores: Mapping[str, 
     return columns._replace(numbers=numbers)
 
 
-def scores_by_run(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, Score]]:
+def scores_by_run(folder: Path, records: Sequence[Record], *, half_pairs: bool = False) -> dict[str, dict[str, Score]]:
     """The scores of an evaluation, by run and id, in the order of the file's first line of each run; of two lines about one item and run,
     the later one counts.
 
@@ -55,7 +55,7 @@ def scores_by_run(folder: Path, records: Sequence[Record]) -> dict[str, dict[str
     """
     ids = {record.id for record in records}
     out: dict[str, dict[str, Score]] = {}
-    for score in read_scores(folder):
+    for score in read_scores(folder, half_pairs=half_pairs):
         if score.id not in ids:
             raise InputError(f"{folder / SCORES}: id {score.id!r} is that of no line of {folder / ITEMS}")
         out.setdefault(score.run, {})[score.id] = score

@@ -153,13 +153,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def read_items(folder: Path) -> list[Record]:
-    """The records of `items.jsonl`, in order.
+def read_items(folder: Path, *, half_pairs: bool = False) -> list[Record]:
+    """The records of `items.jsonl`, in order; with `half_pairs` also texts that only can be looked at (`_read`).
 
     Raises:
         InputError: the file is missing, a line holds no record, or two lines share an id.
     """
-    found = [record for _, record in _read(folder / ITEMS, record_of, "a record as `omnistage evaluate` writes it")]
+    found = [record for _, record in _read(folder / ITEMS, record_of, "a record as `omnistage evaluate` writes it", half_pairs)]
     twice = _first_twice(record.id for record in found)
     if twice is not None:
         raise InputError(f"{folder / ITEMS}: two lines have the id {twice!r}; ids must differ")
@@ -168,7 +168,7 @@ def read_items(folder: Path) -> list[Record]:
     return found
 
 
-def read_predictions(folder: Path, items: Sequence[Record]) -> dict[str, dict[str, Prediction]]:
+def read_predictions(folder: Path, items: Sequence[Record], *, half_pairs: bool = False) -> dict[str, dict[str, Prediction]]:
     """Per run the prediction of each id, in the order of the file's first line of each run; of two lines about one, the later one counts.
 
     Raises:
@@ -177,19 +177,21 @@ def read_predictions(folder: Path, items: Sequence[Record]) -> dict[str, dict[st
     path = folder / PREDICTIONS
     ids = {record.id for record in items}
     out: dict[str, dict[str, Prediction]] = {}
-    for line, found in _read(path, prediction_of, '{"id", "run", "raw", "status"}'):
+    for line, found in _read(path, prediction_of, '{"id", "run", "raw", "status"}', half_pairs):
         if found.id not in ids:
             raise InputError(f"{path}: line {line}: id {found.id!r} is that of no line of {folder / ITEMS}")
         out.setdefault(found.run, {})[found.id] = found
     return out
 
 
-def read_scores(folder: Path) -> list[Score]:
+def read_scores(folder: Path, *, half_pairs: bool = False) -> list[Score]:
     """The lines of `scores.jsonl`. Raises `InputError` when the file is missing or a line holds no score."""
-    return [score for _, score in _read(folder / SCORES, score_of, "a score as `omnistage score` writes it")]
+    return [score for _, score in _read(folder / SCORES, score_of, "a score as `omnistage score` writes it", half_pairs)]
 
 
-def _read(path: Path, made: Callable[[dict[str, Any]], T], allowed: str) -> Iterator[tuple[int, T]]:
+def _read(path: Path, made: Callable[[dict[str, Any]], T], allowed: str, half_pairs: bool) -> Iterator[tuple[int, T]]:
+    """What the lines of a file hold, by their numbers. Half of a surrogate pair is refused, but with `half_pairs`: it is no text that could
+    be sent or written, and can only be shown by its number."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -202,12 +204,12 @@ def _read(path: Path, made: Callable[[dict[str, Any]], T], allowed: str) -> Iter
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise TypeError(f"got {type(row).__name__}")
-            # Half of a surrogate pair is no text that could be sent or written.
-            json.dumps(row, ensure_ascii=False).encode()
+            if not half_pairs:
+                json.dumps(row, ensure_ascii=False).encode()
             yield number, made(row)
         except KeyError as error:
             raise InputError(f"{path}: line {number}: {error.args[0]} is missing; allowed: {allowed}") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: line {number}: {error}; allowed: {allowed}") from error
 
 

@@ -31,9 +31,9 @@ class Asked:
             if not (evaluation / items.SCORES).exists():
                 continue
             try:
-                records = items.read_items(evaluation)
-                predictions = items.read_predictions(evaluation, records).get(GREEDY, {})
-                scores = scores_by_run(evaluation, records).get(GREEDY, {})
+                records = items.read_items(evaluation, half_pairs=True)
+                predictions = items.read_predictions(evaluation, records, half_pairs=True).get(GREEDY, {})
+                scores = scores_by_run(evaluation, records, half_pairs=True).get(GREEDY, {})
             except InputError as error:
                 notes.say("answers", " ".join(str(error).split())[:300])
                 continue

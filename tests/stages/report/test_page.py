@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -82,6 +83,32 @@ def test_a_page_of_a_real_run(run: Path, tmp_path: Path) -> None:
     item = data_in(html, "item-0")
     assert set(item["answers"]) == {"(start)", "cold_start", "video", "audio", "audio_video"}
     assert str(run) not in re.sub(r'<script type="application/json" id="data">.*?</script>', "", html, flags=re.DOTALL)
+
+
+def test_half_a_pair_of_surrogates_is_kept(run: Path, tmp_path: Path) -> None:
+    """In a question, an answer and a reason: the other items are there, and this one is as it was written."""
+    moved = copied(run, tmp_path / "run")
+    broken = "\ud800 half a pair"
+    for evaluation in moved.glob("*/evaluation"):
+        for name, field in (("items", "question"), ("predictions", "raw"), ("scores", "reason")):
+            path = evaluation / f"{name}.jsonl"
+            first, *rows = files.read_lines(path)
+            path.write_text("".join(json.dumps(row) + "\n" for row in (first | {field: f"{field} {broken}"}, *rows)))
+    made = view(moved, room=15_000_000)
+    assert not [note for note in made.data["notes"] if note["section"] == "answers"]
+    assert made.shown["items"] == 36
+    held = json.dumps([part for key, part in made.parts.items() if key.startswith("item-")])
+    assert all(json.dumps(f"{field} {broken}") in held for field in ("question", "raw", "reason"))
+    page.render(made).encode()
+
+
+def test_nested_answers_are_a_note(run: Path, tmp_path: Path) -> None:
+    moved = copied(run, tmp_path / "run")
+    (moved / "02-video" / "evaluation" / "predictions.jsonl").write_text("[" * 100_000 + "\n")
+    made = view(moved, room=15_000_000)
+    (note,) = [note["line"] for note in made.data["notes"] if note["section"] == "answers"]
+    assert "predictions.jsonl: line 1: " in note
+    assert "video" not in made.shown["evaluated"]
 
 
 def test_clips_are_dropped_before_samples(run: Path) -> None:
