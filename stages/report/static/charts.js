@@ -125,8 +125,9 @@ function traces(spec) {
     } else {
       const mean = spec.smooth === false ? null : smooth(given.y);
       const line = { color: tone, width: 2, dash: DASHES[shape % DASHES.length], shape: "linear" };
-      const few = given.y.length < 25;
-      out.push({ ...base, type: "scatter", mode: few ? "lines+markers" : "lines", marker: { color: tone, size: 6, symbol: MARKS[shape % MARKS.length] },
+      // A number that few of the steps logged stands alone between gaps, where a line would not be drawn.
+      const there = given.y.filter(known).length, sparse = there < given.y.length / 2, few = there < 25;
+      out.push({ ...base, type: "scatter", connectgaps: sparse, mode: few || sparse ? "lines+markers" : "lines", marker: { color: tone, size: 6, symbol: MARKS[shape % MARKS.length] },
         line: mean ? { ...line, width: 1, dash: "solid" } : line, opacity: mean ? 0.4 : 1, hoverinfo: mean && plural ? "skip" : undefined });
       if (mean) out.push({ ...base, name: plural ? unmarked(given.name) : "mean of steps around", y: mean, meta: { smoothed: true }, type: "scatter", mode: "lines", line });
     }

@@ -53,7 +53,7 @@ function stagePanel(stage) {
   add("Time and memory", single("step_time"), single("step_seconds"), single("peak_memory_mb"), single("media/wait_s"));
   const rest = Object.keys(columns).filter((name) => !used.has(name)).sort();
   const out = [...groups];
-  if (stage.metrics.every > 1) out.unshift(el("p", { class: "hint" }, `Of ${count(stage.metrics.rows)} steps every ${stage.metrics.every}th is shown, and the last.`));
+  if (stage.metrics.every > 1) out.unshift(el("p", { class: "hint" }, `Of ${count(stage.metrics.rows)} steps every ${stage.metrics.every}th is shown, the last one, and some of those with numbers that are rarely logged.`));
   if (rest.length) out.push(explorer(stage, rest));
   const once = Object.entries(stage.metrics.once);
   if (once.length) out.push(el("p", { class: "hint" }, `Logged once, at the end: ${once.map(([name, value]) => `${name} ${short(value)}`).join(", ")}.`));
