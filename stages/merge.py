@@ -30,6 +30,8 @@ def merge(checkpoint: str, out: Path, *, base: str | None = None, dtype: str = "
     folder = Path(checkpoint)
     about = folder / ADAPTER
     if not about.is_file():
+        if not folder.is_dir():
+            raise InputError(f"{checkpoint}: no such folder; allowed: the folder of adapters")
         told = "its weights are whole already" if (folder / "config.json").is_file() else f"it has no {ADAPTER}"
         raise InputError(f"{checkpoint}: there is nothing to merge: {told}")
     if out.is_dir() and any(out.iterdir()):

@@ -139,6 +139,16 @@ def test_examples_of_recipes_hold(page: str, body: str) -> None:
     recipes.build(recipes.Recipe, whole, page)
 
 
+def test_the_readmes_reward_reads_answers_as_the_grader_does(tmp_path: Path) -> None:
+    (body,) = [body for language, _, body in blocks(PAGES["README.md"]) if language == "python"]
+    (tmp_path / "my_rewards.py").write_text(body, encoding="utf-8")
+    function = registry.load(registry.RewardSpec(f"{tmp_path / 'my_rewards.py'}:right"))
+    said = ["<answer>B</answer>", "<answer> b\n</answer>", "<answer>A, B</answer>", "B", "<answer>B</answer><answer>A</answer>"]
+    messages = [[{"role": "assistant", "content": text}] for text in said]
+    values = function(messages, target=["B"] * 5, kind=["single_choice"] * 5, options=[["left", "right"]] * 5)
+    assert values == [1.0, 1.0, 0.0, 0.0, 0.0]
+
+
 def test_the_recipe_reference_is_that_of_the_schema() -> None:
     assert PAGES["docs/recipe.md"] == reference.markdown(), f"renew it: {RENEW}"
 

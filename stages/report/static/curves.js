@@ -19,7 +19,7 @@ function curves(data) {
 const TITLES = {
   reward: ["Total reward", "weighted sum of rewards, mean over completions"], kl: ["KL to the reference", "nats per token"], entropy: ["Entropy", "nats per token"],
   frac_reward_zero_std: ["Groups with no spread", "share of prompts whose completions are all worth the same"], grad_norm: ["Gradient norm", "before clipping"],
-  learning_rate: ["Learning rate", ""], loss: ["Loss", ""], step_time: ["Time of a step", "seconds"], step_seconds: ["Time of a step", "seconds"], peak_memory_mb: ["Peak memory", "MB"],
+  learning_rate: ["Learning rate", ""], loss: ["Loss", ""], step_time: ["Time of a step, the trainer's", "seconds"], step_seconds: ["Time of a step", "seconds; waiting for clips not counted"], peak_memory_mb: ["Peak memory", "MB"],
   num_tokens: ["Tokens seen", "since the stage began"], mean_token_accuracy: ["Token accuracy", "share of demonstrated tokens that are the likeliest"],
   "completions/clipped_ratio": ["Completions cut at the longest length", "share"], reward_std: ["Spread of the total reward", "standard deviation"],
   "media/wait_s": ["Waiting for clips", "seconds a step"], "media/decoded": ["Clips decoded", "a step"],

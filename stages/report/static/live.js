@@ -27,7 +27,7 @@ function live() {
   };
   const take = () => {
     if (newest.waiting) {
-      if (!built.size) document.getElementById("main").replaceChildren(el("p", { class: "waiting" }, said(newest.waiting)));
+      if (!built.size) document.getElementById("main").replaceChildren(el("p", { class: "page-waiting" }, said(newest.waiting)));
       else tell(plain(newest.waiting));
     } else {
       const waiting = renew(newest, signed);

@@ -42,7 +42,7 @@ function glance(data) {
   const model = run.model.path || (run.model.tiny ? "tiny model of the real architecture" : "model");
   const facts = [
     `${data.stages.length} stage${data.stages.length === 1 ? "" : "s"}`, model, known(run.seed) ? `seed ${run.seed}` : null,
-    run.device ? `on ${run.device.name}` : null, total ? duration(total) : null,
+    run.device ? `on ${run.device.name}` : null, total ? `${duration(total)}${run.state === "done" ? "" : " in what is finished"}` : null,
   ].filter(Boolean);
   const head = el("header", { class: "hero" },
     el("p", { class: "over" }, "Report of a run"),
