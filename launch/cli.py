@@ -27,9 +27,15 @@ FAILED, INTERRUPTED = 1, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors raised on purpose become one line on stderr."""
+    from omnistage.stages import asked
+
     arguments = parsed(argv)
     try:
-        code: int = arguments.command(arguments)
+        try:
+            code: int = arguments.command(arguments)
+        finally:
+            # Not behind a run: a command may have more to do, and is heard until it ends.
+            asked.over()
     except (OmnistageError, Preempted) as error:
         return report(error)
     except KeyboardInterrupt:
@@ -166,10 +172,7 @@ def _start(recipe: Recipe, source: Path, first: str | None = None, only: str | N
     from omnistage.stages import pipeline
 
     asked.listen()
-    try:
-        print(pipeline.run(recipe, first=first, only=only, until=until, source=source))
-    finally:
-        asked.over()
+    print(pipeline.run(recipe, first=first, only=only, until=until, source=source))
     return 0
 
 

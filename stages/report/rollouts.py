@@ -241,7 +241,7 @@ def _told(text: str) -> str:
     """What a reward noted, which is recorded as JSON: a text as it is."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, str) else text
 

@@ -93,20 +93,24 @@ def test_one_process_while_it_loads_its_libraries(tmp_path: Path, by: signal.Sig
 
 @pytest.mark.parametrize("raises", ["", "raise InputError('no such thing')"])
 @pytest.mark.parametrize("by", ["SIGTERM", "SIGUSR1"])
-def test_behind_the_work_nothing_is_said(raises: str, by: str) -> None:
+@pytest.mark.parametrize("runs", ["as_rank(lambda: work(None))", "cli.main([])"])
+def test_behind_the_work_nothing_is_said(raises: str, by: str, runs: str) -> None:
     """torchrun sends SIGTERM to a rank whose partner has failed, which by then may be taking its interpreter down."""
     program = f"""
 import atexit, os, signal, sys
+from argparse import Namespace
 from omnistage.data.errors import InputError
+from omnistage.launch import cli
 from omnistage.launch.rank import as_rank
 from omnistage.stages import asked
 
-def work():
+def work(arguments):
     asked.listen()
     {raises or "return 0"}
 
+cli.parsed = lambda argv: Namespace(command=work)
 atexit.register(lambda: (os.kill(os.getpid(), signal.{by}), print("heard")))
-sys.exit(as_rank(work))
+sys.exit({runs})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     expected = (2, "heard\n", "omnistage: no such thing\n") if raises else (0, "heard\n", "")
